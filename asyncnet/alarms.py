@@ -1,0 +1,67 @@
+"""Deadlines that cost next to nothing to move.
+
+A cancel scope around every receive would cost a busy connection a third of its time, and a deadline of Trio's costs
+a heap operation each time it moves. A server moves its deadlines far more often than they pass. So a stream's
+deadline is an attribute, and one system task a run, asleep until the earliest of them, looks whether it still holds:
+if it has moved on meanwhile, the alarm is simply set again.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import weakref
+from typing import Protocol
+
+import trio
+
+
+class Sleeper(Protocol):
+    """What can be woken: see `Stream`, the only one."""
+
+    def ring(self, now: float) -> float:
+        """It is `now`, and an alarm was set for it. Returns when to ring again, or infinity."""
+
+
+class Alarms:
+    """The alarms of one run of Trio."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, weakref.ref[Sleeper]]] = []
+        self._count = 0
+        self._scope = trio.CancelScope()
+        self._set = trio.Event()
+
+    def set(self, when: float, sleeper: Sleeper) -> None:
+        """Call `sleeper.ring` at `when`, if it still lives then."""
+        self._count += 1
+        heapq.heappush(self._heap, (when, self._count, weakref.ref(sleeper)))
+        if self._heap[0][1] == self._count:
+            self._scope.cancel()
+
+    async def run(self) -> None:
+        while True:
+            when = self._heap[0][0] if self._heap else math.inf
+            with trio.CancelScope() as self._scope:
+                await trio.sleep_until(when)
+            now = trio.current_time()
+            while self._heap and self._heap[0][0] <= now:
+                sleeper = heapq.heappop(self._heap)[2]()
+                if sleeper is not None:
+                    again = sleeper.ring(now)
+                    if again < math.inf:
+                        self.set(again, sleeper)
+
+
+_alarms: trio.lowlevel.RunVar[Alarms] = trio.lowlevel.RunVar("asyncnet.alarms")
+
+
+def set_alarm(when: float, sleeper: Sleeper) -> None:
+    """Have `sleeper.ring` called at `when`, in this run of Trio."""
+    try:
+        alarms = _alarms.get()
+    except LookupError:
+        alarms = Alarms()
+        _alarms.set(alarms)
+        trio.lowlevel.spawn_system_task(alarms.run)
+    alarms.set(when, sleeper)

@@ -1,0 +1,128 @@
+"""What every transport offers to `Stream`, on top of what Trio asks of a stream.
+
+A transport is a complete `trio.abc.HalfCloseableStream` of its own, and passes Trio's stream checks. What it adds:
+
+- it says what it is: `local`, `peer`, `tls`, `can_half_close`, and by its type whether it has `sendfile`;
+- a synchronous half, `send_now`, and `send_some`, which waits for room for at least one byte: with both,
+  `Stream` always knows which bytes have left, and pays for a schedule only when it must wait;
+- `wake`, which ends a receive that waits, without a cancel scope for each receive;
+- `abort`, which closes so that the peer sees a reset and never a clean end.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import trio
+
+from asyncnet.transports.address import NOWHERE, Address
+
+if TYPE_CHECKING:
+    import ssl
+
+Data: TypeAlias = bytes | bytearray | memoryview
+
+RECEIVE_SIZE = 65536
+"""The most that one receive asks for, in bytes, unless it is told otherwise."""
+
+
+class Woken(Exception):
+    """`Transport.wake` ended the receive; no byte was taken. Never leaves asyncnet."""
+
+
+class TruncatedError(trio.BrokenResourceError):
+    """The connection ended without TLS's closing message: somebody on the way may have cut it off."""
+
+
+class TLSInfo:
+    """What a finished handshake settled. It lives as long as the connection."""
+
+    __slots__ = ("_object", "alpn", "server_name", "version")
+
+    def __init__(self, object: ssl.SSLSocket | trio.SSLStream[Any], server_name: str | None = None) -> None:
+        self._object = object
+        self.version: str = object.version() or ""
+        """The protocol, such as "TLSv1.3"."""
+        self.alpn: str | None = object.selected_alpn_protocol()
+        """The application protocol that both sides agreed on, or None."""
+        self.server_name = server_name
+        """The name that the client asked for (SNI), or None."""
+
+    @property
+    def cipher(self) -> str:
+        """The cipher suite's name."""
+        cipher = self._object.cipher()
+        return cipher[0] if cipher else ""
+
+    @property
+    def session(self) -> ssl.SSLSession | None:
+        """The session, to be offered again by a client's next connection."""
+        return self._object.session
+
+    @property
+    def session_reused(self) -> bool:
+        return bool(self._object.session_reused)
+
+    @property
+    def peer_certificate(self) -> bytes | None:
+        """The peer's certificate in DER form, or None if it showed none."""
+        return self._object.getpeercert(True)
+
+
+class Transport(trio.abc.HalfCloseableStream):
+    """A byte stream beneath a `Stream`. See the module's docstring."""
+
+    __slots__ = ("__weakref__", "tls")
+
+    can_half_close: bool = False
+    """Whether `send_eof` works. False over TLS."""
+    tls: TLSInfo | None
+
+    @property
+    def local(self) -> Address:
+        return NOWHERE
+
+    @property
+    def peer(self) -> Address:
+        return NOWHERE
+
+    @abstractmethod
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """As in `trio.abc.ReceiveStream`; always a checkpoint; a cancelled receive loses no bytes.
+
+        Raises `Woken` when `wake` ends the wait.
+        """
+
+    @abstractmethod
+    def wake(self) -> None:
+        """End the receive that waits at this moment, if there is one, by `Woken`."""
+
+    @abstractmethod
+    def send_now(self, data: Data) -> int:
+        """Send what can be sent without waiting, and return how many bytes that was; 0 means that it must wait.
+
+        After 0 the next send has to begin with the same bytes, and must not be shorter. Not a checkpoint.
+        """
+
+    @abstractmethod
+    async def send_some(self, data: Data) -> int:
+        """Wait until some of `data` has been sent, and return how many bytes, at least 1.
+
+        Cancelled over a socket, it has sent nothing; over a foreign stream nobody knows.
+        """
+
+    @abstractmethod
+    async def abort(self) -> None:
+        """Close without waiting for anything; over a socket the peer sees a reset. Does its work even if cancelled."""
+
+
+def checked_size(max_bytes: int | None) -> int:
+    """The `max_bytes` of a receive, checked as Trio's stream contract asks."""
+    if max_bytes is None:
+        return RECEIVE_SIZE
+    if not isinstance(max_bytes, int):
+        raise TypeError(f"max_bytes must be an integer, not {type(max_bytes).__name__}")
+    if max_bytes < 1:
+        raise ValueError("max_bytes must be at least 1")
+    return max_bytes

@@ -1,0 +1,137 @@
+"""The server's side of a TLS configuration: files on disk, turned into contexts, loaded again when they change.
+
+A new certificate never touches the context in use: it goes into a new `ssl.SSLContext`, which takes the old one's
+place when everything in it has loaded. Connections that are open keep theirs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from asyncnet.errors import ConfigurationError
+from asyncnet.transports.client_hello import NO_APPLICATION_PROTOCOL, UNRECOGNIZED_NAME, ClientHello
+
+logger = logging.getLogger("asyncnet.tls")
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A refusal: the record that the client gets, and the reason that the log gets."""
+
+    record: bytes
+    reason: str
+
+
+class ServerTLS:
+    """A server's certificate and rules.
+
+    `certificate` is a PEM file with the chain, `key` a PEM file with the private key (None: in the same file).
+    `client_ca`: clients must show a certificate that this PEM file vouches for. `alpn`: the protocols that this
+    server speaks, best first. A client that offers protocols of which none is ours is refused by the alert
+    `no_application_protocol`, also when `alpn` is empty: else one certificate lets a browser talk to a mail server
+    (ALPACA). `names`: when given, a client that asks for another name (SNI), or for none, is refused.
+
+    Raises `ConfigurationError` if anything does not load.
+    """
+
+    def __init__(
+        self,
+        certificate: str | os.PathLike[str],
+        key: str | os.PathLike[str] | None = None,
+        *,
+        client_ca: str | os.PathLike[str] | None = None,
+        alpn: Sequence[str] = (),
+        names: Sequence[str] = (),
+    ) -> None:
+        self._certificate = Path(certificate)
+        self._key = None if key is None else Path(key)
+        self._client_ca = None if client_ca is None else Path(client_ca)
+        self.alpn = tuple(alpn)
+        self.names = frozenset(name.lower().rstrip(".") for name in names)
+        self._fingerprint = self._look()
+        self._context = self._load()
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """The context for the next connection."""
+        return self._context
+
+    def refusal(self, hello: ClientHello) -> Alert | None:
+        """The alert that answers `hello` at once, or None."""
+        if hello.alpn is not None and not {name.decode("latin-1") for name in hello.alpn} & set(self.alpn):
+            offered = b", ".join(hello.alpn).decode("ascii", "backslashreplace")
+            return Alert(NO_APPLICATION_PROTOCOL, f"none of the protocols offered is ours ({offered})")
+        if self.names and (hello.server_name or "").lower().rstrip(".") not in self.names:
+            return Alert(UNRECOGNIZED_NAME, f"no such name here: {hello.server_name!r}")
+        return None
+
+    def reload(self, *, force: bool = False) -> bool:
+        """Load the files again if they have changed (always if `force`); return whether new ones are in use now.
+
+        If they do not load, the old ones stay and the log says so once per change. Reads files: call it in a thread.
+        """
+        fingerprint = self._look()
+        if fingerprint == self._fingerprint and not force:
+            return False
+        self._fingerprint = fingerprint
+        try:
+            self._context = self._load()
+        except ConfigurationError as exc:
+            logger.error("%s; the certificate loaded before stays in use", exc)
+            return False
+        logger.info("loaded the certificate %s", self._certificate)
+        return True
+
+    def _look(self) -> tuple[object, ...]:
+        marks: list[object] = []
+        for path in (self._certificate, self._key, self._client_ca):
+            if path is not None:
+                try:
+                    found = path.stat()
+                    marks.append((found.st_mtime_ns, found.st_size, found.st_ino))
+                except OSError:
+                    marks.append(None)
+        return tuple(marks)
+
+    def _load(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+        for path in (self._certificate, self._key, self._client_ca):
+            if path is not None and not os.access(path, os.R_OK):
+                missing = "cannot be read: check its permissions" if path.exists() else "does not exist"
+                raise ConfigurationError(f"the certificate file {path} {missing}")
+        try:
+            context.load_cert_chain(self._certificate, self._key, password=_no_password)
+        except (OSError, ValueError) as exc:
+            files = str(self._certificate) if self._key is None else f"{self._certificate} with key {self._key}"
+            raise ConfigurationError(f"the certificate {files} does not load: {_reason(exc)}") from exc
+        if self._client_ca is not None:
+            try:
+                context.load_verify_locations(self._client_ca)
+            except (OSError, ValueError) as exc:
+                raise ConfigurationError(f"the client CA {self._client_ca} does not load: {_reason(exc)}") from exc
+            context.verify_mode = ssl.CERT_REQUIRED
+        if self.alpn:
+            context.set_alpn_protocols(list(self.alpn))
+        return context
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted: keep it unencrypted, readable by the service alone")
+
+
+def _reason(exc: Exception) -> str:
+    if isinstance(exc, ssl.SSLError):
+        reason = exc.reason or str(exc)
+        hints = {
+            "KEY_VALUES_MISMATCH": "the key does not belong to the certificate",
+            "NO_START_LINE": "no PEM block of the right kind in it",
+        }
+        return hints.get(reason, reason.replace("_", " ").lower())
+    return str(exc)

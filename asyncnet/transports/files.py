@@ -1,0 +1,46 @@
+"""Files on their way out: never a wait for the disk on the event loop.
+
+`os.sendfile` on a non-blocking socket still blocks on a page that is not in memory. So a file goes out window by
+window; before each, both ends of the window are read with `RWF_NOWAIT`, which fails instead of waiting. (One byte
+would prove one page; read-ahead loads windows as a whole, so both ends are good evidence.) Where a page is missing,
+or the file system cannot say (tmpfs, network file systems, other platforms), a thread reads the window first.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import BinaryIO
+
+WINDOW = 1 << 20
+"""How much of a file is probed, loaded and sent at a time, in bytes."""
+
+_NOWAIT = getattr(os, "RWF_NOWAIT", None)
+
+
+def is_cached(file: BinaryIO, offset: int, count: int) -> bool:
+    """Whether the window's first and last page are in memory; False also where nobody knows. Does not wait."""
+    if _NOWAIT is None:
+        return False
+    byte = [bytearray(1)]
+    try:
+        return all(os.preadv(file.fileno(), byte, at, _NOWAIT) == 1 for at in (offset, offset + count - 1))
+    except OSError:  # EAGAIN: not in memory; EOPNOTSUPP: no such question here
+        return False
+
+
+def load_into_cache(file: BinaryIO, offset: int, count: int) -> None:
+    """Read the window so that its pages are in memory. Waits for the disk: call it in a thread."""
+    read_at(file, offset, count)
+
+
+def read_at(file: BinaryIO, offset: int, count: int) -> bytes:
+    """Up to `count` bytes from `offset` on; fewer only at the file's end. Waits for the disk: call it in a thread."""
+    if hasattr(os, "pread"):
+        pieces = []
+        while count > 0 and (piece := os.pread(file.fileno(), count, offset)):
+            pieces.append(piece)
+            offset += len(piece)
+            count -= len(piece)
+        return b"".join(pieces)
+    file.seek(offset)
+    return file.read(count)
