@@ -100,11 +100,12 @@ class LoginGuard:
             return
         self._records[key] = record  # it may have been dropped meanwhile
         self._records.move_to_end(key)
-        while len(self._records) > self._addresses or self._is_over(next(iter(self._records.values())), now):
+        while len(self._records) > self._addresses or self._oldest_is_over(now):
             self._records.popitem(last=False)
 
-    def _is_over(self, record: _Record, now: float) -> bool:
-        return not record.inside and now >= record.ready + self._memory
+    def _oldest_is_over(self, now: float) -> bool:
+        oldest = next(iter(self._records.values()), None)
+        return oldest is not None and not oldest.inside and now >= oldest.ready + self._memory
 
 
 class Logins:

@@ -163,6 +163,15 @@ async def test_only_so_many_addresses_are_remembered_and_the_latest_to_fail_are(
     assert [await waits(peer) for peer in (one, two, one, three, one, two)] == [1, 1, 2, 1, 4, 1]
 
 
+async def test_a_guard_without_memory_still_counts_tries(autojump_clock: MockClock) -> None:
+    guard = LoginGuard(delay=1, addresses=0, tries=1)
+    for expected in (1, 2):
+        logins = guard.connection(PEER)
+        await logins.attempt(wrong)
+        assert logins.exhausted
+        assert trio.current_time() == expected
+
+
 async def test_who_never_failed_is_not_remembered(autojump_clock: MockClock) -> None:
     guard = LoginGuard(delay=1, addresses=1)
     await guard.connection(PEER).attempt(wrong)
