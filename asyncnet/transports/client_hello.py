@@ -20,9 +20,6 @@ MAX_SIZE = 16 * 1024
 MAX_RECORDS = 64
 """Real hellos take one or two; without a bound, thousands of one-byte records would cost more than a handshake."""
 
-FIRST_READ = 9
-"""A record header and a handshake header: enough to know the length of a hello in one record."""
-
 ALERT_UNRECOGNIZED_NAME = b"\x15\x03\x03\x00\x02\x02\x70"
 """The record that refuses the server name: fatal, 112 (RFC 6066 section 3)."""
 ALERT_NO_APPLICATION_PROTOCOL = b"\x15\x03\x03\x00\x02\x02\x78"
@@ -53,7 +50,7 @@ class ClientHello:
 def parse(data: bytes) -> ClientHello | int:
     """Read the hello that `data` begins with, or tell how many bytes to have in all, at least, before asking again.
 
-    Whole records are asked for, as the handshake needs them too. Raises RemoteProtocolError as soon as `data` cannot
+    `parse(b"")` tells the count to begin with. Whole records are asked for, as the handshake needs them too. Raises RemoteProtocolError as soon as `data` cannot
     become a hello of at most MAX_SIZE bytes and MAX_RECORDS records.
     """
     if data[:1] not in (b"", b"\x16") or data[1:2] not in (b"", b"\x03") or data[5:6] not in (b"", b"\x01"):

@@ -12,7 +12,6 @@ from asyncnet.errors import RemoteProtocolError
 from asyncnet.transports.client_hello import (
     ALERT_NO_APPLICATION_PROTOCOL,
     ALERT_UNRECOGNIZED_NAME,
-    FIRST_READ,
     MAX_RECORDS,
     MAX_SIZE,
     ClientHello,
@@ -72,7 +71,8 @@ def split_into_records(data, sizes):
 
 def read_as_asked(data):
     """Wait until the count asked for has arrived, as a transport does: the hello and its size."""
-    wanted = FIRST_READ
+    wanted = parse(b"")
+    assert wanted == 9
     while isinstance(result := parse(data[:wanted]), int):
         assert wanted < result <= len(data)
         wanted = result
