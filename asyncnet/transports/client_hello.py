@@ -26,7 +26,10 @@ ALERT_NO_APPLICATION_PROTOCOL = b"\x15\x03\x03\x00\x02\x02\x78"
 """The record that refuses every protocol offered: fatal, 120 (RFC 7301 section 3.2)."""
 
 _HANDSHAKE = 22
+_MAJOR_VERSION = 3
 _CLIENT_HELLO = 1
+_BEGINNING = {0: _HANDSHAKE, 1: _MAJOR_VERSION, 5: _CLIENT_HELLO}
+"""The bytes by which a hello is known, at their places in its first record."""
 _RECORD_HEADER = 5
 _MAX_FRAGMENT = 1 << 14
 _SERVER_NAME = 0
@@ -50,10 +53,11 @@ class ClientHello:
 def parse(data: bytes) -> ClientHello | int:
     """Read the hello that `data` begins with, or tell how many bytes to have in all, at least, before asking again.
 
-    `parse(b"")` tells the count to begin with. Whole records are asked for, as the handshake needs them too. Raises RemoteProtocolError as soon as `data` cannot
-    become a hello of at most MAX_SIZE bytes and MAX_RECORDS records.
+    `parse(b"")` tells the count to begin with. Whole records are asked for, as the handshake needs them too.
+    Raises RemoteProtocolError as soon as `data` cannot become a hello of at most MAX_SIZE bytes and MAX_RECORDS
+    records.
     """
-    if data[:1] not in (b"", b"\x16") or data[1:2] not in (b"", b"\x03") or data[5:6] not in (b"", b"\x01"):
+    if any(data[at] != byte for at, byte in _BEGINNING.items() if at < len(data)):
         raise RemoteProtocolError("the connection does not begin with a TLS ClientHello")
     message = bytearray()
     position = records = 0
@@ -66,7 +70,7 @@ def parse(data: bytes) -> ClientHello | int:
         least = _bounded(start + missing)
         if len(data) < start:
             return least
-        if data[position] != _HANDSHAKE or data[position + 1] != 3:
+        if data[position] != _HANDSHAKE or data[position + 1] != _MAJOR_VERSION:
             raise RemoteProtocolError("something else interrupts the TLS ClientHello")
         length = int.from_bytes(data[position + 3 : start])
         if not 1 <= length <= _MAX_FRAGMENT:
