@@ -22,12 +22,18 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import trio
 
 from asyncnet.errors import EndpointError
+from asyncnet.limits import Limits, Timeouts
+from asyncnet.stream import Stream
+from asyncnet.transports.address import Address
 from asyncnet.transports.authority import (
     format_authority,
     name_problem,
@@ -36,6 +42,17 @@ from asyncnet.transports.authority import (
     percent_encode,
     refuse_unprintable,
 )
+from asyncnet.transports.base import Listener
+from asyncnet.transports.certificates import ServerTLS, client_context
+from asyncnet.transports.connecting import connect_tcp, connect_unix
+from asyncnet.transports.listening import SocketListener, listen_descriptor, listen_systemd, listen_tcp, listen_unix
+from asyncnet.transports.proxy_header import format_v2
+from asyncnet.transports.tunnels import open_tunnel, parse_proxy
+
+if TYPE_CHECKING:
+    import ssl
+
+    from asyncnet.transports.tls import TLSContext
 
 
 class Scheme(enum.Enum):
@@ -89,6 +106,116 @@ class Endpoint:
         )
         prefix = next(text for text, meaning in _PREFIXES.items() if meaning == (self.scheme, self.tls))
         return f"{prefix}{place}?{options}" if options else f"{prefix}{place}"
+
+
+async def listen(
+    endpoint: str,
+    *,
+    tls: TLSContext | None = None,
+    alpn: Sequence[str] = (),
+    backlog: int = Limits().backlog,
+) -> list[Listener]:
+    """Listen on `endpoint`; more than one listener where a name or "*" stands for several addresses.
+
+    With `tls`, or on an endpoint that begins with tls and names a certificate, connections are to begin with a
+    handshake, which `serve` sees to. `alpn` names the protocols spoken where the endpoint names none. A
+    `server_name` is the only one answered to.
+
+    Raises EndpointError for a wrong string and ConfigurationError where listening is not possible.
+    """
+    where = parse(endpoint)
+    if where.tls:
+        tls = _server_tls(where, endpoint, tls, alpn)
+    size = where.backlog or backlog
+    listeners: Sequence[SocketListener]
+    match where.scheme:
+        case Scheme.TCP:
+            listeners = await listen_tcp(where.host, where.port, reuse_port=where.reuse_port, backlog=size)
+        case Scheme.UNIX:
+            listeners = [listen_unix(where.path, mode=where.mode, backlog=size)]
+        case Scheme.FD:
+            listeners = [listen_descriptor(where.fd)]
+        case Scheme.SYSTEMD:
+            listeners = listen_systemd(where.name)
+    for listener in listeners:
+        listener.lay_tls(tls)
+    return list(listeners)
+
+
+def _server_tls(where: Endpoint, text: str, given: TLSContext | None, alpn: Sequence[str]) -> TLSContext:
+    if where.cert is not None:
+        names = () if where.server_name is None else (where.server_name,)
+        return ServerTLS(where.cert, where.key, client_ca=where.ca, alpn=where.alpn or alpn, names=names)
+    if given is None:
+        raise EndpointError(
+            text, len(text), "a certificate is missing: ?cert=FILE, with &key=FILE if the key is elsewhere"
+        )
+    return given
+
+
+async def connect(
+    endpoint: str,
+    *,
+    tls: ssl.SSLContext | None = None,
+    session: ssl.SSLSession | None = None,
+    proxy: str | None = None,
+    proxy_header: tuple[Address, Address] | None = None,
+    timeout: float = 30.0,
+    timeouts: Timeouts = Timeouts(),  # noqa: B008 -- frozen
+) -> Stream:
+    """Connect to `endpoint` and return the stream; `timeout` in seconds is for name, connection, proxy and handshake.
+
+    Several addresses of a name are tried as Happy Eyeballs has it (RFC 8305). On an endpoint that begins with tls the
+    server's certificate is verified against the system's trust store (`ca=` names another), unless `tls` brings a
+    context of its own; `session` offers to resume an earlier connection's. `proxy` is the URL of a SOCKS5 or HTTP
+    proxy. `proxy_header`, a source and a destination, sends a PROXY header (version 2) before anything else.
+
+    Raises EndpointError for a wrong string, `ConnectionError` or another `OSError` if it does not succeed
+    (`ssl.SSLError` in the handshake, `TunnelError` at the proxy), `TimeoutError` if it takes too long.
+    """
+    where = parse(endpoint)
+    stream: Stream | None = None
+    try:
+        with trio.fail_after(timeout):
+            stream = await _open(where, endpoint, proxy, timeouts)
+            if proxy_header is not None:
+                await stream.send_all(format_v2(*proxy_header))
+            if where.tls or tls is not None:
+                name = where.server_name or where.host or None
+                await stream.start_tls(
+                    tls or client_context(where), server_hostname=name, session=session, timeout=math.inf
+                )
+            return stream
+    except trio.TooSlowError:
+        raise TimeoutError(f"{endpoint}: no connection after {timeout:g} seconds") from None
+    except BaseException:
+        if stream is not None:
+            await stream.abort()
+        raise
+
+
+async def _open(where: Endpoint, text: str, proxy: str | None, timeouts: Timeouts) -> Stream:
+    """The connection in the clear."""
+    match where.scheme:
+        case Scheme.TCP if where.host == "*":
+            raise EndpointError(text, text.index("*"), "a host to connect to belongs here; * is for listening")
+        case Scheme.TCP if proxy is not None:
+            way = parse_proxy(proxy)
+            stream = Stream(await connect_tcp(way.host, way.port), timeouts)
+            try:
+                await open_tunnel(stream, way, where.host, where.port)
+            except BaseException:
+                await stream.abort()
+                raise
+            return stream
+        case Scheme.TCP:
+            return Stream(await connect_tcp(where.host, where.port), timeouts)
+        case Scheme.UNIX if proxy is None:
+            return Stream(await connect_unix(where.path), timeouts)
+        case Scheme.UNIX:
+            raise EndpointError(text, 0, "a proxy leads to TCP endpoints only")
+        case _:
+            raise EndpointError(text, 0, "this is for listening: connect to tcp://, tls:// or unix:")
 
 
 _PREFIXES = {

@@ -42,10 +42,12 @@ from asyncnet.errors import (
     ReceiveTimeout,
 )
 from asyncnet.limits import Timeouts
+from asyncnet.transports import proxy_header
 from asyncnet.transports.address import Address
 from asyncnet.transports.base import Data, TLSInfo, Transport, TruncatedError, Woken, checked_size
 from asyncnet.transports.files import WINDOW, is_cached, load_into_cache, read_at
 from asyncnet.transports.foreign import ForeignTransport
+from asyncnet.transports.proxy_header import ProxyHeader
 from asyncnet.transports.socket import HAS_SENDFILE, DescriptorTransport, SocketTransport
 
 if TYPE_CHECKING:
@@ -180,6 +182,11 @@ class Stream(trio.abc.HalfCloseableStream):
     def can_half_close(self) -> bool:
         """Whether `send_eof` works: not over TLS."""
         return self._transport.can_half_close
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `aclose` or `abort` was called."""
+        return self._closed
 
     @property
     def buffered(self) -> int:
@@ -674,6 +681,36 @@ class Stream(trio.abc.HalfCloseableStream):
             self._sending = False
         for tap in self._taps:
             tap.note("ended this side")
+
+    # What comes before the protocol
+
+    async def receive_proxy_header(self, *, timeout: float | None = None) -> None:
+        """Receive a PROXY header, not a byte more; `local` and `peer` are from then on the ends that it tells.
+
+        Only for a peer that is trusted to tell the truth, and only as the first thing on a connection. `timeout` in
+        seconds is for the whole header (None: `timeouts.proxy_header`). Raises `RemoteProtocolError` if it is
+        malformed, `EndOfStream` if the peer leaves before its end, `TimeoutError`.
+        """
+        seconds = self.timeouts.proxy_header if timeout is None else timeout
+        with trio.move_on_after(seconds):
+            header = await self._read_proxy_header()
+            if header.source is not None and header.destination is not None:
+                self._transport.stand_in(header.destination, header.source)
+            return
+        raise TimeoutError(f"the PROXY header took longer than {seconds:g} seconds")
+
+    async def _read_proxy_header(self) -> ProxyHeader:
+        data, needed = b"", proxy_header.FIRST_READ
+        while True:
+            more = await self.receive_some(needed - len(data))
+            if not more:
+                raise EndOfStream("the peer has ended its side")
+            data += more
+            if len(data) == needed:
+                result = proxy_header.parse(data)
+                if isinstance(result, ProxyHeader):
+                    return result
+                needed = result
 
     # TLS
 

@@ -21,6 +21,8 @@ from asyncnet.transports.address import NOWHERE, Address
 if TYPE_CHECKING:
     import ssl
 
+    from asyncnet.transports.certificates import ServerTLS
+
 Data: TypeAlias = bytes | bytearray | memoryview
 
 RECEIVE_SIZE = 65536
@@ -73,19 +75,30 @@ class TLSInfo:
 class Transport(trio.abc.HalfCloseableStream):
     """A byte stream beneath a `Stream`. See the module's docstring."""
 
-    __slots__ = ("__weakref__", "tls")
+    __slots__ = ("__weakref__", "_local", "_peer", "tls")
 
     can_half_close: bool = False
     """Whether `send_eof` works. False over TLS."""
-    tls: TLSInfo | None
+
+    def __init__(self, local: Address | None, peer: Address | None, tls: TLSInfo | None = None) -> None:
+        self._local = local
+        self._peer = peer
+        self.tls = tls
 
     @property
     def local(self) -> Address:
-        return NOWHERE
+        """This end."""
+        return self._local or NOWHERE
 
     @property
     def peer(self) -> Address:
-        return NOWHERE
+        """The other end."""
+        return self._peer or NOWHERE
+
+    def stand_in(self, local: Address, peer: Address) -> None:
+        """From now on these are the ends: a trusted proxy has told."""
+        self._local = local
+        self._peer = peer
 
     @abstractmethod
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
@@ -126,3 +139,29 @@ def checked_size(max_bytes: int | None) -> int:
     if max_bytes < 1:
         raise ValueError("max_bytes must be at least 1")
     return max_bytes
+
+
+class Listener(trio.abc.Listener[Transport]):
+    """Where connections come from. `accept` is Trio's; a service takes them in bursts by `accept_now`."""
+
+    __slots__ = ()
+
+    endpoint: str
+    """Where it listens, with the port that it really has."""
+    tls: ssl.SSLContext | ServerTLS | None = None
+    """What each connection begins with, before its handler; None: in the clear."""
+
+    @abstractmethod
+    def accept_now(self) -> Transport | None:
+        """A connection that waits to be accepted, or None. Raises OSError when the system has no room for it."""
+
+    @abstractmethod
+    async def wait(self) -> None:
+        """Wait until a connection may be there."""
+
+    async def accept(self) -> Transport:
+        while True:
+            await self.wait()
+            transport = self.accept_now()
+            if transport is not None:
+                return transport

@@ -12,9 +12,10 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from asyncnet.errors import ConfigurationError
-from asyncnet.transports.client_hello import NO_APPLICATION_PROTOCOL, UNRECOGNIZED_NAME, ClientHello
+from asyncnet.transports.client_hello import ALERT_NO_APPLICATION_PROTOCOL, ALERT_UNRECOGNIZED_NAME, ClientHello
 
 logger = logging.getLogger("asyncnet.tls")
 
@@ -25,6 +26,19 @@ class Alert:
 
     record: bytes
     reason: str
+
+
+class ClientRules(Protocol):
+    """What `client_context` reads of an endpoint."""
+
+    @property
+    def cert(self) -> str | None: ...
+    @property
+    def key(self) -> str | None: ...
+    @property
+    def ca(self) -> str | None: ...
+    @property
+    def alpn(self) -> tuple[str, ...]: ...
 
 
 class ServerTLS:
@@ -65,9 +79,9 @@ class ServerTLS:
         """The alert that answers `hello` at once, or None."""
         if hello.alpn is not None and not {name.decode("latin-1") for name in hello.alpn} & set(self.alpn):
             offered = b", ".join(hello.alpn).decode("ascii", "backslashreplace")
-            return Alert(NO_APPLICATION_PROTOCOL, f"none of the protocols offered is ours ({offered})")
+            return Alert(ALERT_NO_APPLICATION_PROTOCOL, f"none of the protocols offered is ours ({offered})")
         if self.names and (hello.server_name or "").lower().rstrip(".") not in self.names:
-            return Alert(UNRECOGNIZED_NAME, f"no such name here: {hello.server_name!r}")
+            return Alert(ALERT_UNRECOGNIZED_NAME, f"no such name here: {hello.server_name!r}")
         return None
 
     def reload(self, *, force: bool = False) -> bool:
@@ -135,3 +149,21 @@ def _reason(exc: Exception) -> str:
         }
         return hints.get(reason, reason.replace("_", " ").lower())
     return str(exc)
+
+
+def client_context(where: ClientRules) -> ssl.SSLContext:
+    """A context that verifies the server, by the system's trust store or `where.ca`, and shows `where.cert` if given.
+
+    Raises `ConfigurationError` if a file does not load.
+    """
+    context = ssl.create_default_context()
+    try:
+        if where.ca is not None:
+            context = ssl.create_default_context(cafile=where.ca)
+        if where.cert is not None:
+            context.load_cert_chain(where.cert, where.key, password=_no_password)
+    except (OSError, ValueError) as exc:
+        raise ConfigurationError(f"a certificate for connecting does not load: {_reason(exc)}") from exc
+    if where.alpn:
+        context.set_alpn_protocols(list(where.alpn))
+    return context

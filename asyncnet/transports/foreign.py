@@ -22,27 +22,17 @@ PIECE = 65536
 class ForeignTransport(Transport):
     """`stream`, any `trio.abc.Stream`. Its half-close is known by its type, never tried out."""
 
-    __slots__ = ("_local", "_peer", "_receiving", "_stream", "can_half_close")
+    __slots__ = ("_receiving", "_stream", "can_half_close")
 
     def __init__(
         self, stream: trio.abc.Stream, *, local: Address = NOWHERE, peer: Address = NOWHERE, tls: TLSInfo | None = None
     ) -> None:
+        if isinstance(stream, trio.SocketStream):
+            local, peer = local_address(stream.socket), peer_address(stream.socket)
+        super().__init__(local, peer, tls)
         self._stream = stream
         self._receiving: trio.CancelScope | None = None
         self.can_half_close = isinstance(stream, trio.abc.HalfCloseableStream)
-        self.tls = tls
-        if isinstance(stream, trio.SocketStream):
-            local, peer = local_address(stream.socket), peer_address(stream.socket)
-        self._local = local
-        self._peer = peer
-
-    @property
-    def local(self) -> Address:
-        return self._local
-
-    @property
-    def peer(self) -> Address:
-        return self._peer
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         size = checked_size(max_bytes)

@@ -50,27 +50,17 @@ class _Pipe:
 class MemoryTransport(Transport):
     """One end of a pair: see `memory_transports`."""
 
-    __slots__ = ("_closed", "_incoming", "_local", "_outgoing", "_peer", "_sending", "_woken")
+    __slots__ = ("_closed", "_incoming", "_outgoing", "_sending", "_woken")
 
     can_half_close = True
 
     def __init__(self, incoming: _Pipe, outgoing: _Pipe, local: Address, peer: Address) -> None:
+        super().__init__(local, peer)
         self._incoming = incoming
         self._outgoing = outgoing
-        self._local = local
-        self._peer = peer
         self._closed = False
         self._sending = False
         self._woken = False
-        self.tls = None
-
-    @property
-    def local(self) -> Address:
-        return self._local
-
-    @property
-    def peer(self) -> Address:
-        return self._peer
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         size = checked_size(max_bytes)

@@ -47,15 +47,14 @@ UNSENT_LOW_WATER = 128 * 1024
 class DescriptorTransport(Transport):
     """What plain sockets and TLS on a socket share: the descriptor, waiting on it, closing it."""
 
-    __slots__ = ("_descriptor", "_ended", "_local", "_peer", "_sending", "_socket")
+    __slots__ = ("_descriptor", "_ended", "_sending", "_socket")
 
-    def __init__(self, sock: socket.socket, *, local: Address | None, peer: Address | None) -> None:
+    def __init__(self, sock: socket.socket, local: Address | None = None, peer: Address | None = None) -> None:
+        super().__init__(local, peer)
         self._socket = sock
         self._descriptor = sock.fileno()
         self._sending = False
         self._ended = False
-        self._local = local
-        self._peer = peer
 
     @property
     def local(self) -> Address:
@@ -169,10 +168,6 @@ class SocketTransport(DescriptorTransport):
 
     can_half_close = True
 
-    def __init__(self, sock: socket.socket, *, local: Address | None = None, peer: Address | None = None) -> None:
-        super().__init__(sock, local=local, peer=peer)
-        self.tls = None
-
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         size = checked_size(max_bytes)
         if self._descriptor == -1:
@@ -261,7 +256,7 @@ def reset_on_close(sock: socket.socket | trio.socket.SocketType) -> None:
         pass  # it is broken already
 
 
-def address_of(family: int, name: tuple[object, ...] | str | bytes, uid: int | None = None) -> Address:
+def address_of(name: tuple[object, ...] | str | bytes, uid: int | None = None) -> Address:
     """The `Address` for what `accept`, `getsockname` or `getpeername` gives."""
     if isinstance(name, tuple):
         host, port = str(name[0]), int(str(name[1]))
@@ -276,14 +271,14 @@ def address_of(family: int, name: tuple[object, ...] | str | bytes, uid: int | N
 
 def local_address(sock: socket.socket | trio.socket.SocketType) -> Address:
     try:
-        return address_of(sock.family, sock.getsockname())
+        return address_of(sock.getsockname())
     except OSError:
         return NOWHERE
 
 
 def peer_address(sock: socket.socket | trio.socket.SocketType) -> Address:
     try:
-        return address_of(sock.family, sock.getpeername(), peer_uid(sock))
+        return address_of(sock.getpeername(), peer_uid(sock))
     except OSError:
         return NOWHERE  # it has gone again
 

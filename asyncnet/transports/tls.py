@@ -31,9 +31,10 @@ import trio
 from trio.lowlevel import checkpoint
 
 from asyncnet.errors import EndOfStream, LocalProtocolError, RemoteProtocolError
+from asyncnet.transports import client_hello
 from asyncnet.transports.base import Data, TLSInfo, TruncatedError, checked_size
 from asyncnet.transports.certificates import ServerTLS
-from asyncnet.transports.client_hello import MAX_CLIENT_HELLO, ClientHello, parse_client_hello
+from asyncnet.transports.client_hello import ClientHello
 from asyncnet.transports.foreign import ForeignTransport
 from asyncnet.transports.socket import DescriptorTransport, SocketTransport
 
@@ -55,9 +56,8 @@ class TLSTransport(DescriptorTransport):
     _socket: ssl.SSLSocket
 
     def __init__(self, beneath: SocketTransport, sock: ssl.SSLSocket) -> None:
-        super().__init__(sock, local=beneath._local, peer=beneath._peer)
+        super().__init__(sock, beneath._local, beneath._peer)
         self._retry = 0
-        self.tls = None
 
     async def handshake(self, server_name: str | None) -> None:
         """Shake hands. Raises `ssl.SSLError` and its kin; the transport is of no use then."""
@@ -177,13 +177,13 @@ async def _inspect_hello(transport: SocketTransport, tls: ServerTLS) -> str | No
     try:
         while True:
             await transport._wait_readable()
-            data = sock.recv(MAX_CLIENT_HELLO, socket.MSG_PEEK)
+            data = sock.recv(client_hello.MAX_SIZE, socket.MSG_PEEK)
             if len(data) < needed and len(data) <= seen:
                 raise EndOfStream("the client left before its hello was complete")
             seen = len(data)
             if not data:
                 raise EndOfStream("the client left without a hello")
-            result = parse_client_hello(data)
+            result = client_hello.parse(data)
             if isinstance(result, ClientHello):
                 break
             needed = result
@@ -197,7 +197,7 @@ async def _inspect_hello(transport: SocketTransport, tls: ServerTLS) -> str | No
         transport.send_now(alert.record)
         transport.finish_sending()
         with trio.move_on_after(1):
-            await transport.discard(MAX_CLIENT_HELLO)
+            await transport.discard(client_hello.MAX_SIZE)
         raise RemoteProtocolError(f"TLS refused: {alert.reason}")
     return result.server_name
 
@@ -238,7 +238,7 @@ async def _inspect_buffered_hello(stream: Stream, tls: ServerTLS) -> str | None:
         if not more:
             raise EndOfStream("the client left before its hello was complete")
         data += more
-        result = parse_client_hello(data)
+        result = client_hello.parse(data)
         if isinstance(result, ClientHello):
             break
     alert = tls.refusal(result)

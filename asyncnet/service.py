@@ -1,0 +1,537 @@
+"""Services: accept, guard, limit and drain the connections of a handler.
+
+Theory of operation
+===================
+
+A service has two nurseries, one inside the other. The inner one accepts and keeps watch; `drain` cancels it and nothing
+else, so that requests in flight live on in the outer one. Each connection has a task there, and within it a cancel
+scope of its own: a drain's deadline and the idle timeout cancel those, never the nursery.
+
+What could go wrong, and why it does not:
+
+- *A handler fails.* The guard is the one place of the package that catches `Exception`. A `BaseExceptionGroup` of
+  `Cancelled` and a `ValueError` is no `Exception`: the guard splits it, logs the error, and lets the rest go on.
+- *A flood.* Connections are counted in all, by address and while their handshake runs. At a cap the peer is told so in
+  its protocol, by few at a time; past that the accept loop stops, and the kernel's queue holds the others back.
+- *No descriptors left.* `accept` fails at once, again and again: the loop logs once, and rests before it tries anew.
+- *A drain meets a connection that waits for its next request.* The handler marks that wait by `idle()`; the drain ends
+  just that wait, and the handler says goodbye. Whoever has marked nothing has until the deadline.
+- *Idle peers.* The watch compares each stream's byte counters with those of its last round: no timer per connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import math
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
+
+import trio
+
+from asyncnet.endpoints import listen
+from asyncnet.errors import Draining, EndOfStream, ReceiveTimeout, RemoteProtocolError
+from asyncnet.limits import Limits, Timeouts
+from asyncnet.middleware import ConnectionsPerAddress, Middleware
+from asyncnet.stream import Stream
+from asyncnet.transports.address import Address, Networks
+from asyncnet.transports.base import Listener, Transport
+from asyncnet.transports.certificates import ServerTLS
+from asyncnet.transports.listening import NO_ROOM
+
+if TYPE_CHECKING:
+    import ssl
+
+logger = logging.getLogger("asyncnet.service")
+
+Handler: TypeAlias = Callable[[trio.abc.Stream], Awaitable[object]]
+"""A protocol, for one connection. The service closes the stream after it.
+
+A handler that is an object may also have `refusal` (bytes: what a peer is told on a plain endpoint when there is no
+room), `alpn` (names for TLS), `name` (for the log), and may be an async context manager, entered before listening and
+left after the drain.
+"""
+
+NO_ROOM_PAUSE = 0.5
+"""How long, in seconds, the accept loop rests when the system has no room for another connection."""
+
+CERTIFICATE_CHECK = 10.0
+"""How often, in seconds, certificate files are looked at for changes."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a service has done so far."""
+
+    accepted: int = 0
+    """Connections taken from the kernel."""
+    refused: int = 0
+    """Of these, sent away before the handler: by a cap, a network rule, a missing PROXY header."""
+    handshakes_failed: int = 0
+    """Of these, ended in the TLS handshake."""
+    failed: int = 0
+    """Of these, ended by an error of the handler."""
+    bytes_in: int = 0
+    """Received by connections that have ended, above TLS."""
+    bytes_out: int = 0
+    seconds: float = 0.0
+    """How long the connections that have ended were open, in all."""
+
+
+class _Connection:
+    """What the service knows of a connection while it is open."""
+
+    __slots__ = (
+        "admitted",
+        "ending",
+        "idle",
+        "may_end_cleanly",
+        "peer",
+        "scope",
+        "seen",
+        "service",
+        "since",
+        "still",
+        "stream",
+    )
+
+    def __init__(self, service: Service, stream: Stream, *, admitted: bool) -> None:
+        self.service = service
+        self.stream = stream
+        self.peer = stream.peer
+        self.admitted = admitted  # by every middleware, which have to be told of its end
+        self.since = trio.current_time()
+        self.scope = trio.CancelScope(deadline=self.since + service.time_limit)
+        self.idle = False  # its handler waits for the next request
+        self.seen = 0  # bytes that had moved when the watch last came by
+        self.still = 0  # rounds of the watch since then
+        self.ending = ""
+        self.may_end_cleanly = False
+
+    def cancel(self, why: str) -> None:
+        self.ending = self.ending or why
+        self.scope.cancel()
+
+
+_current: ContextVar[_Connection | None] = ContextVar("asyncnet.connection", default=None)
+
+
+class idle:
+    """Marks a handler's wait for its peer's next request: `async with idle() as turn: …` around the receive.
+
+    When the service drains, the wait ends at once and `turn.draining` is true: say goodbye and return. Receives that
+    the buffer can satisfy go on. Outside a service it does nothing.
+    """
+
+    __slots__ = ("_connection", "draining")
+
+    def __init__(self) -> None:
+        self._connection = _current.get()
+        self.draining = False
+        """Whether the wait was ended by a drain."""
+
+    async def __aenter__(self) -> idle:
+        connection = self._connection
+        if connection is not None:
+            connection.idle = True
+            if connection.service.is_draining:
+                connection.stream.interrupt()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: object) -> bool:
+        connection = self._connection
+        if connection is None:
+            return False
+        connection.idle = False
+        if connection.service.is_draining:
+            connection.stream.interrupt(False)
+        self.draining = isinstance(exc, Draining)
+        return self.draining
+
+
+def is_draining() -> bool:
+    """Whether the service of the running handler drains: an answer can tell that it is the last."""
+    connection = _current.get()
+    return connection is not None and connection.service.is_draining
+
+
+async def draining() -> None:
+    """Wait until the service of the running handler drains: for handlers of several tasks. Else wait for ever."""
+    connection = _current.get()
+    if connection is None:
+        await trio.sleep_forever()
+    else:
+        await connection.service.drain_begun.wait()
+
+
+async def serve(
+    handler: Handler,
+    *endpoints: str | Listener,
+    tls: ssl.SSLContext | ServerTLS | None = None,
+    limits: Limits = Limits(),  # noqa: B008 -- frozen
+    timeouts: Timeouts = Timeouts(),  # noqa: B008 -- frozen
+    proxy_from: Iterable[str] = (),
+    middleware: Sequence[Middleware] = (),
+    task_status: trio.TaskStatus[Service] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve `handler` on `endpoints` until cancelled, or until the service has been drained.
+
+    Cancelling is prompt: connections end where they are. `service.drain()` lets them finish. `nursery.start(serve, …)`
+    gives the `Service` as soon as it listens.
+
+    `tls` is laid on every endpoint, unless it is a `tls://` one with a certificate of its own. `proxy_from`: networks
+    (or "unix") from which, and from which alone, connections are taken, each with a PROXY header in front.
+
+    Raises `EndpointError` for a wrong endpoint and `ConfigurationError` where listening is not possible.
+    """
+    if not endpoints:
+        raise ValueError("serve() needs at least one endpoint, such as 'tcp://127.0.0.1:0'")
+    trusted = Networks(proxy_from)
+    async with contextlib.AsyncExitStack() as stack:
+        entered: object = handler
+        if isinstance(entered, contextlib.AbstractAsyncContextManager):
+            await stack.enter_async_context(entered)
+        listeners: list[Listener] = []
+        try:
+            for endpoint in endpoints:
+                if isinstance(endpoint, Listener):
+                    listeners.append(endpoint)
+                else:
+                    alpn = getattr(handler, "alpn", ())
+                    listeners += await listen(endpoint, tls=tls, alpn=alpn, backlog=limits.backlog)
+            service = Service(handler, listeners, limits, timeouts, trusted, middleware)
+            await service._run(task_status)
+        finally:
+            for listener in listeners:
+                await trio.aclose_forcefully(listener)
+
+
+class Service:
+    """A handler at work. `serve` makes it."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        listeners: list[Listener],
+        limits: Limits,
+        timeouts: Timeouts,
+        proxy_from: Networks,
+        middleware: Sequence[Middleware],
+    ) -> None:
+        self.handler = handler
+        self.limits = limits
+        self.timeouts = timeouts
+        self.counters = Counters()
+        self.name = str(getattr(handler, "name", "") or getattr(handler, "__name__", type(handler).__name__))
+        """The service's name in the log."""
+        self.endpoints = [listener.endpoint for listener in listeners]
+        """Where it listens, with the ports that were bound."""
+        self.drain_begun = trio.Event()
+        self._refusal: bytes | None = getattr(handler, "refusal", None)
+        self._listeners = listeners
+        self._proxy_from = proxy_from
+        self._middleware = (ConnectionsPerAddress(limits.per_address), *middleware)
+        self.time_limit = min((each.time_limit for each in middleware), default=math.inf)
+        self._connections: set[_Connection] = set()
+        self._handshakes = 0
+        self._refusing = 0
+        self._room = trio.Event()
+        self._accepting = trio.CancelScope()
+        self._finished = trio.Event()
+        self._started = False
+
+    @property
+    def open(self) -> int:
+        """How many connections are open at this moment."""
+        return len(self._connections)
+
+    @property
+    def is_draining(self) -> bool:
+        return self.drain_begun.is_set()
+
+    async def drain(self) -> None:
+        """Stop accepting, let connections finish, cancel what still runs after `timeouts.drain`; return after that.
+
+        Idle connections end at once, in their protocol's way. Cancelled, it stops waiting; the drain goes on.
+        """
+        self.drain_begun.set()
+        self._accepting.cancel()
+        await self._finished.wait()
+
+    async def reload_certificates(self, *, force: bool = True) -> None:
+        """Load the certificates of all endpoints again; broken ones leave those in use alone, and the log says so."""
+        for tls in {listener.tls for listener in self._listeners if isinstance(listener.tls, ServerTLS)}:
+            await trio.to_thread.run_sync(partial(tls.reload, force=force))
+
+    async def _run(self, task_status: trio.TaskStatus[Service]) -> None:
+        try:
+            async with trio.open_nursery() as connections:
+                with self._accepting:
+                    async with trio.open_nursery() as accepting:
+                        for listener in self._listeners:
+                            accepting.start_soon(self._accept_from, listener, connections)
+                        accepting.start_soon(self._watch_certificates)
+                        accepting.start_soon(self._watch_idle)
+                        task_status.started(self)
+                await self._drain_connections()
+        finally:
+            self._finished.set()
+
+    async def _drain_connections(self) -> None:
+        for connection in self._connections:
+            if connection.idle:
+                connection.stream.interrupt()
+        with trio.move_on_after(self.timeouts.drain):
+            while self._connections:
+                await self._something_ended()
+        for connection in self._connections:
+            connection.cancel("cut off by the drain")
+
+    # Accepting
+
+    async def _accept_from(self, listener: Listener, connections: trio.Nursery) -> None:
+        async with listener:
+            while True:
+                await self._wait_for_room(listener)
+                await listener.wait()
+                for _ in range(self.limits.accept_burst):
+                    if not self._has_room(listener):
+                        break
+                    try:
+                        transport = listener.accept_now()
+                    except OSError as exc:
+                        if exc.errno not in NO_ROOM:
+                            raise
+                        await self._rest(exc)
+                        break
+                    if transport is None:
+                        break
+                    self._take(transport, listener, connections)
+
+    def _has_room(self, listener: Listener) -> bool:
+        """Whether another connection may be accepted: to be served, or at least to be told that it is refused."""
+        if self._begins_with_handshake(listener) and self._handshakes >= self.limits.handshakes:
+            return False
+        if self.open < self.limits.connections:
+            return True
+        return self._can_refuse_aloud(listener)
+
+    def _begins_with_handshake(self, listener: Listener) -> bool:
+        return listener.tls is not None or bool(self._proxy_from)
+
+    def _can_refuse_aloud(self, listener: Listener) -> bool:
+        plain = not self._begins_with_handshake(listener)
+        return plain and self._refusal is not None and self._refusing < self.limits.refusals
+
+    async def _wait_for_room(self, listener: Listener) -> None:
+        while not self._has_room(listener):
+            await self._something_ended()
+
+    async def _something_ended(self) -> None:
+        if self._room.is_set():
+            self._room = trio.Event()
+        await self._room.wait()
+
+    async def _rest(self, exc: OSError) -> None:
+        code = errno.errorcode.get(exc.errno or 0, "an error")
+        logger.error(
+            "%s: accept says %s (%s); connections wait, %d are open: raise `ulimit -n` or lower Limits.connections",
+            self.name,
+            code,
+            exc.strerror,
+            self.open,
+        )
+        await trio.sleep(NO_ROOM_PAUSE)
+
+    def _take(self, transport: Transport, listener: Listener, connections: trio.Nursery) -> None:
+        self.counters.accepted += 1
+        reason = None
+        if self.open >= self.limits.connections:
+            reason = f"there are {self.open} connections already"
+        elif not self._proxy_from:
+            reason = self._admit(transport.peer)
+        elif transport.peer not in self._proxy_from:
+            reason = "it is none of the proxies that we trust"
+        if reason is None:
+            connection = _Connection(self, Stream(transport, self.timeouts), admitted=not self._proxy_from)
+            self._connections.add(connection)
+            connections.start_soon(self._guard, connection, listener)
+        else:
+            self._count_refusal(transport.peer, reason)
+            connections.start_soon(self._refuse, transport, self._can_refuse_aloud(listener))
+
+    def _admit(self, peer: Address) -> str | None:
+        """Ask every middleware; those that had agreed are told when a later one refuses."""
+        for index, middleware in enumerate(self._middleware):
+            reason = middleware.admit(peer)
+            if reason is not None:
+                for agreed in self._middleware[:index]:
+                    agreed.release(peer)
+                return reason
+        return None
+
+    def _count_refusal(self, peer: Address, reason: str) -> None:
+        self.counters.refused += 1
+        logger.info("%s refused %s: %s", self.name, peer, reason)
+
+    async def _refuse(self, transport: Transport, aloud: bool) -> None:
+        """Send the peer away: in its protocol's words if there is a place for that, else by a reset."""
+        if not aloud or self._refusal is None:
+            await transport.abort()
+            return
+        self._refusing += 1
+        stream = Stream(transport, self.timeouts)
+        try:
+            stream.write(self._refusal)
+            await stream.linger()
+        except trio.BrokenResourceError:
+            pass
+        finally:
+            self._refusing -= 1
+            self._room.set()
+            await trio.aclose_forcefully(stream)
+
+    # One connection
+
+    async def _guard(self, connection: _Connection, listener: Listener) -> None:
+        """Everything that happens to one connection. Whatever goes wrong in here ends here."""
+        stream = connection.stream
+        _current.set(connection)
+        try:
+            with connection.scope:
+                try:
+                    if self._begins_with_handshake(listener):
+                        await self._shake_hands(connection, listener)
+                    for middleware in self._middleware:
+                        middleware.dress(stream)
+                    await self.handler(stream)
+                    await stream.aclose()
+                except Exception as exc:
+                    self._explain(connection, exc)
+                except BaseExceptionGroup as group:
+                    errors, rest = group.split(Exception)
+                    if errors is not None:
+                        self._explain(connection, errors)
+                    if rest is not None:
+                        raise rest from None
+            if connection.scope.cancelled_caught:
+                connection.ending = connection.ending or "reached its time limit"
+        finally:
+            # An idle connection ends cleanly. Everything else that did not end by itself must not look whole.
+            if not stream.is_closed:
+                if connection.may_end_cleanly:
+                    await trio.aclose_forcefully(stream)
+                else:
+                    await stream.abort()
+            self._forget(connection)
+
+    async def _shake_hands(self, connection: _Connection, listener: Listener) -> None:
+        """PROXY header and TLS, as far as they are asked for."""
+        stream = connection.stream
+        self._handshakes += 1
+        try:
+            if self._proxy_from:
+                try:
+                    await stream.receive_proxy_header(timeout=self.timeouts.proxy_header)
+                except (EndOfStream, TimeoutError) as exc:
+                    raise RemoteProtocolError(f"no PROXY header: {exc}") from exc
+                connection.peer = stream.peer
+                reason = self._admit(connection.peer)
+                if reason is not None:
+                    self._count_refusal(connection.peer, reason)
+                    raise _TurnedAway(reason)
+                connection.admitted = True
+            if listener.tls is not None:
+                try:
+                    await stream.start_tls(listener.tls, server_side=True)
+                except (OSError, RemoteProtocolError, trio.BrokenResourceError) as exc:
+                    self.counters.handshakes_failed += 1
+                    raise _TurnedAway(f"TLS handshake failed: {exc}") from exc
+        finally:
+            self._handshakes -= 1
+            self._room.set()
+
+    def _explain(self, connection: _Connection, exc: Exception) -> None:
+        """Find the words for how a connection ended; what is nobody's fault but ours is logged with its traceback."""
+        leaves = list(_leaves(exc))
+        if all(isinstance(leaf, _QUIET) for leaf in leaves):
+            connection.ending = str(leaves[0])
+            connection.may_end_cleanly = isinstance(leaves[0], (EndOfStream, ReceiveTimeout, Draining))
+        else:
+            self.counters.failed += 1
+            connection.ending = f"failed: {exc!r}"
+            logger.error("%s failed on the connection from %s", self.name, connection.peer, exc_info=exc)
+
+    def _forget(self, connection: _Connection) -> None:
+        if connection.admitted:
+            for middleware in self._middleware:
+                middleware.release(connection.peer)
+        self._connections.discard(connection)
+        self._room.set()
+        stream, counters = connection.stream, self.counters
+        seconds = trio.current_time() - connection.since
+        counters.bytes_in += stream.bytes_in
+        counters.bytes_out += stream.bytes_out
+        counters.seconds += seconds
+        if logger.isEnabledFor(logging.INFO):
+            logger.info(
+                "%s: %s, %.3f s, %d bytes in, %d bytes out: %s",
+                self.name,
+                connection.peer,
+                seconds,
+                stream.bytes_in,
+                stream.bytes_out,
+                connection.ending or "done",
+            )
+
+    # Watching
+
+    async def _watch_idle(self) -> None:
+        """End connections that have not moved a byte for `timeouts.idle` seconds, or for an eighth longer."""
+        if self.timeouts.idle == math.inf:
+            return
+        rounds = 8
+        while True:
+            await trio.sleep(self.timeouts.idle / rounds)
+            for connection in self._connections:
+                moved = connection.stream.bytes_in + connection.stream.bytes_out
+                if moved != connection.seen:
+                    connection.seen = moved
+                    connection.still = 0
+                else:
+                    connection.still += 1
+                    if connection.still >= rounds:
+                        connection.may_end_cleanly = True
+                        connection.cancel(f"idle for {self.timeouts.idle:g} s")
+
+    async def _watch_certificates(self) -> None:
+        """Load certificates again when their files change."""
+        while any(isinstance(listener.tls, ServerTLS) for listener in self._listeners):
+            await trio.sleep(CERTIFICATE_CHECK)
+            await self.reload_certificates(force=False)
+
+
+class _TurnedAway(Exception):
+    """The connection ends before its handler has seen it."""
+
+
+_QUIET = (
+    _TurnedAway,
+    RemoteProtocolError,
+    ReceiveTimeout,
+    Draining,
+    trio.BrokenResourceError,
+)
+"""How connections end in the ordinary course of things: a line in the log, and no traceback."""
+
+
+def _leaves(exc: BaseException) -> Iterator[BaseException]:
+    if isinstance(exc, BaseExceptionGroup):
+        for inner in exc.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield exc

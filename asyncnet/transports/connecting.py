@@ -1,0 +1,46 @@
+"""Connecting sockets: Happy Eyeballs for TCP, by Trio; a plain connect for Unix sockets."""
+
+from __future__ import annotations
+
+import socket
+
+import trio
+
+from asyncnet.transports.socket import SocketTransport, prepare
+
+
+async def connect_tcp(host: str, port: int) -> SocketTransport:
+    """Connect to the first of `host`'s addresses that answers (RFC 8305). Raises OSError if none does."""
+    try:
+        stream = await trio.open_tcp_stream(host, port)
+    except socket.gaierror as exc:
+        raise OSError(exc.errno, f"the name {host} is not known: {exc.strerror}") from exc
+    except OSError as exc:
+        raise _plain(exc, f"{host}:{port}") from exc
+    sock = socket.socket(fileno=stream.socket.detach())
+    prepare(sock)
+    return SocketTransport(sock)
+
+
+def _plain(exc: OSError, place: str) -> OSError:
+    """One error with the first attempt's reason: Trio wraps them all in a group without a number of its own."""
+    cause: BaseException | None = exc
+    while cause is not None and not (isinstance(cause, OSError) and cause.errno):
+        inner = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else cause.__cause__
+        cause = inner
+    if cause is None:
+        return OSError(f"cannot connect to {place}: {exc}")
+    assert isinstance(cause, OSError)
+    return type(cause)(cause.errno, f"cannot connect to {place}: {cause.strerror}")
+
+
+async def connect_unix(path: str) -> SocketTransport:
+    """Connect to the Unix socket at `path`. Raises OSError."""
+    with trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        try:
+            await sock.connect(path)
+        except OSError as exc:
+            raise type(exc)(exc.errno, f"cannot connect to unix:{path}: {exc.strerror}") from exc
+        connected = socket.socket(fileno=sock.detach())
+    connected.setblocking(False)
+    return SocketTransport(connected)

@@ -1,0 +1,278 @@
+"""Listening sockets: TCP on one address or on all, Unix sockets, descriptors handed over by systemd or a parent."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from asyncnet.errors import ConfigurationError
+from asyncnet.limits import Limits
+from asyncnet.transports.address import Address
+from asyncnet.transports.base import Listener, Transport
+from asyncnet.transports.socket import SocketTransport, address_of, local_address, peer_uid, prepare
+
+if TYPE_CHECKING:
+    from asyncnet.transports.tls import TLSContext
+
+# What accept(2) reports of a connection that has broken before it was accepted: the next one may be fine.
+BROKEN_BEFORE_ACCEPT = frozenset(
+    {
+        errno.ECONNABORTED,
+        errno.ECONNRESET,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ENOPROTOOPT,
+        errno.EOPNOTSUPP,
+        errno.EPERM,
+        errno.EPROTO,
+        errno.ETIMEDOUT,
+    }
+)
+
+# What it reports when the system has no room for another connection.
+NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class SocketListener(Listener):
+    """A listening, non-blocking socket, which now belongs to the listener; `unlink` is the path to remove at close."""
+
+    __slots__ = ("_descriptor", "_socket", "_unlink", "endpoint", "tls")
+
+    def __init__(self, sock: socket.socket, *, unlink: Path | None = None) -> None:
+        self._socket = sock
+        self._descriptor = sock.fileno()
+        self._unlink = (unlink, _identity(unlink)) if unlink is not None else None
+        self.endpoint = _name(local_address(sock))
+        self.tls = None
+
+    def lay_tls(self, tls: TLSContext | None) -> None:
+        """Have connections begin with a TLS handshake; None: in the clear."""
+        self.tls = tls
+        if tls is not None:
+            self.endpoint = self.endpoint.replace("tcp://", "tls://", 1).replace("unix:", "tls+unix:", 1)
+
+    @property
+    def address(self) -> Address:
+        """Where it listens."""
+        return local_address(self._socket)
+
+    async def wait(self) -> None:
+        await trio.lowlevel.wait_readable(self._descriptor)
+
+    def accept_now(self) -> Transport | None:
+        while True:
+            try:
+                sock, name = self._socket.accept()
+            except BlockingIOError:
+                return None
+            except OSError as exc:
+                if exc.errno in BROKEN_BEFORE_ACCEPT:
+                    continue
+                if self._descriptor == -1:
+                    raise trio.ClosedResourceError("this listener was closed") from None
+                raise
+            sock.setblocking(False)
+            try:
+                return SocketTransport(sock, peer=address_of(name, peer_uid(sock)))
+            except OSError:  # it has gone again, before it could be asked who it is
+                sock.close()
+
+    async def aclose(self) -> None:
+        if self._descriptor != -1:
+            descriptor, self._descriptor = self._descriptor, -1
+            trio.lowlevel.notify_closing(descriptor)
+            self._socket.close()
+            if self._unlink is not None and _identity(self._unlink[0]) == self._unlink[1]:
+                self._unlink[0].unlink(missing_ok=True)
+        await trio.lowlevel.checkpoint()
+
+
+def _name(address: Address) -> str:
+    return f"unix:{address.path}" if address.path is not None else f"tcp://{address}"
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+async def listen_tcp(
+    host: str, port: int, *, reuse_port: bool = False, backlog: int = Limits().backlog
+) -> list[SocketListener]:
+    """Listen on every address of `host` ("*": all interfaces, IPv6 and IPv4), all on the same port.
+
+    Raises `ConfigurationError` if the name is unknown, the port is in use or needs a privilege.
+    """
+    families = await _resolve(host, port)
+    listeners: list[SocketListener] = []
+    try:
+        for family, address in families:
+            address = (address[0], port or listeners_port(listeners), *address[2:])
+            try:
+                listeners.append(_bind(family, address, reuse_port=reuse_port, backlog=backlog))
+            except OSError as exc:
+                if host == "*" and family == socket.AF_INET6 and exc.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                    continue  # a machine without IPv6
+                raise ConfigurationError(_why_not(exc, host, port)) from exc
+    except BaseException:
+        for listener in listeners:
+            await trio.aclose_forcefully(listener)
+        raise
+    if not listeners:
+        raise ConfigurationError(f"cannot listen on {host}:{port}: this machine has no such address")
+    return listeners
+
+
+def listeners_port(listeners: list[SocketListener]) -> int:
+    """The port that port 0 became for the first address: the others take the same."""
+    return (listeners[0].address.port or 0) if listeners else 0
+
+
+async def _resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[object, ...]]]:
+    if host == "*":
+        return [(socket.AF_INET6, ("::", port)), (socket.AF_INET, ("0.0.0.0", port))]
+    try:
+        found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as exc:
+        raise ConfigurationError(f"cannot listen on {host}: {exc.strerror or exc}") from exc
+    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+
+
+def _bind(
+    family: socket.AddressFamily, address: tuple[object, ...], *, reuse_port: bool, backlog: int
+) -> SocketListener:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        prepare(sock)
+        if os.name == "posix":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            if not hasattr(socket, "SO_REUSEPORT"):
+                raise ConfigurationError("this platform has no reuse_port: leave the option out")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return SocketListener(sock)
+
+
+def _why_not(exc: OSError, host: str, port: int) -> str:
+    place = f"cannot listen on {host}:{port}"
+    match exc.errno:
+        case errno.EADDRINUSE:
+            return f"{place}: the port is in use; stop what listens there, or take another port (0 takes a free one)"
+        case errno.EACCES:
+            return f"{place}: not permitted; ports below 1024 need root, CAP_NET_BIND_SERVICE or socket activation"
+        case errno.EADDRNOTAVAIL:
+            return f"{place}: this machine does not have that address"
+        case _:
+            return f"{place}: {exc.strerror or exc}"
+
+
+def listen_unix(path: str, *, mode: int | None = None, backlog: int = Limits().backlog) -> SocketListener:
+    """Listen on a Unix socket; a stale one in its place is replaced, a live one is not.
+
+    The socket is bound under a temporary name beside `path`, given its `mode`, and then renamed, so that nobody
+    connects before the permissions hold. Raises `ConfigurationError` if something else is there, or lives.
+    """
+    place = Path(path)
+    _make_way(place)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    temporary = place.with_name(f".{place.name}.{os.getpid()}")
+    try:
+        sock.bind(str(temporary))
+        try:
+            if mode is not None:
+                temporary.chmod(mode)
+            sock.listen(backlog)
+            temporary.rename(place)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as exc:
+        sock.close()
+        raise ConfigurationError(f"cannot listen on unix:{path}: {exc.strerror or exc}") from exc
+    listener = SocketListener(sock, unlink=place.absolute())
+    listener.endpoint = f"unix:{path}"
+    return listener
+
+
+def _make_way(place: Path) -> None:
+    """See to it that at `place` there is nothing, or a stale socket, which the rename will replace."""
+    try:
+        if not stat.S_ISSOCK(place.lstat().st_mode):
+            raise ConfigurationError(f"cannot listen on unix:{place}: something that is no socket is there")
+    except FileNotFoundError:
+        return
+    except OSError as exc:
+        raise ConfigurationError(f"cannot listen on unix:{place}: {exc.strerror}") from exc
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(place))
+        except ConnectionRefusedError:
+            return  # stale: nobody listens
+        except BlockingIOError:
+            pass  # alive, with a full backlog
+        except OSError as exc:
+            raise ConfigurationError(f"cannot listen on unix:{place}: {exc.strerror}") from exc
+    raise ConfigurationError(f"cannot listen on unix:{place}: another program listens there")
+
+
+def listen_descriptor(descriptor: int) -> SocketListener:
+    """Listen on a socket that was opened by whoever started this process. Raises `ConfigurationError`."""
+    try:
+        sock = socket.socket(fileno=descriptor)
+    except OSError as exc:
+        raise ConfigurationError(f"descriptor {descriptor} is no socket: {exc.strerror}") from exc
+    try:
+        listens = sock.type == socket.SOCK_STREAM and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError:
+        listens = False
+    if not listens:
+        sock.detach()
+        raise ConfigurationError(f"descriptor {descriptor} is no listening stream socket")
+    os.set_inheritable(descriptor, False)
+    prepare(sock)
+    return SocketListener(sock)
+
+
+FIRST_PASSED = 3
+"""The first descriptor of socket activation: sd_listen_fds(3)."""
+
+
+def listen_systemd(name: str) -> list[SocketListener]:
+    """Listen on the sockets that systemd passed under `name` (FileDescriptorName=, sd_listen_fds(3)).
+
+    Raises `ConfigurationError` if there are none.
+    """
+    environment = os.environ
+    if environment.get("LISTEN_PID") != str(os.getpid()):
+        raise ConfigurationError(f"systemd:{name}: systemd has passed no sockets to this process")
+    try:
+        count = int(environment.get("LISTEN_FDS", ""))
+    except ValueError:
+        raise ConfigurationError("LISTEN_FDS is not a number") from None
+    names = environment.get("LISTEN_FDNAMES", "").split(":")
+    names += ["unknown"] * (count - len(names))
+    found = [FIRST_PASSED + i for i in range(count) if names[i] == name]
+    if not found:
+        had = ", ".join(sorted(set(names[:count]))) or "none"
+        raise ConfigurationError(f"systemd:{name}: no socket of that name; the names passed are: {had}")
+    return [listen_descriptor(descriptor) for descriptor in found]
