@@ -6,7 +6,7 @@ bytes or sends one of the alerts below. Follows RFC 8446 sections 4.1.2 and 5.1 
 (server_name) and RFC 7301 section 3.1 (ALPN). Pure.
 
 The bytes are the peer's, unauthenticated and perhaps hostile: every length is checked against what encloses it, and
-the whole hello is bounded by `MAX_SIZE`.
+the whole hello is bounded by `MAX_CLIENT_HELLO`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from dataclasses import dataclass
 
 from asyncnet.errors import RemoteProtocolError
 
-MAX_SIZE = 16 * 1024
+MAX_CLIENT_HELLO = 16 * 1024
 """Bytes, record headers included. Browsers' hellos with post-quantum keys take about 2 KiB."""
 MAX_RECORDS = 64
 """Real hellos take one or two; without a bound, thousands of one-byte records would cost more than a handshake."""
 
-ALERT_UNRECOGNIZED_NAME = b"\x15\x03\x03\x00\x02\x02\x70"
+UNRECOGNIZED_NAME = b"\x15\x03\x03\x00\x02\x02\x70"
 """The record that refuses the server name: fatal, 112 (RFC 6066 section 3)."""
-ALERT_NO_APPLICATION_PROTOCOL = b"\x15\x03\x03\x00\x02\x02\x78"
+NO_APPLICATION_PROTOCOL = b"\x15\x03\x03\x00\x02\x02\x78"
 """The record that refuses every protocol offered: fatal, 120 (RFC 7301 section 3.2)."""
 
 _HANDSHAKE = 22
@@ -50,11 +50,11 @@ class ClientHello:
     versions: tuple[int, ...]
 
 
-def parse(data: bytes) -> ClientHello | int:
+def parse_client_hello(data: bytes) -> ClientHello | int:
     """Read the hello that `data` begins with, or tell how many bytes to have in all, at least, before asking again.
 
-    `parse(b"")` tells the count to begin with. Whole records are asked for, as the handshake needs them too.
-    Raises RemoteProtocolError as soon as `data` cannot become a hello of at most MAX_SIZE bytes and MAX_RECORDS
+    For b"" it tells the count to begin with. Whole records are asked for, as the handshake needs them too. Raises
+    RemoteProtocolError as soon as `data` cannot become a hello of at most MAX_CLIENT_HELLO bytes and MAX_RECORDS
     records.
     """
     if any(data[at] != byte for at, byte in _BEGINNING.items() if at < len(data)):
@@ -89,8 +89,8 @@ def _missing(message: bytearray) -> int:
 
 
 def _bounded(size: int) -> int:
-    if size > MAX_SIZE:
-        raise RemoteProtocolError(f"a TLS ClientHello is longer than {MAX_SIZE} bytes")
+    if size > MAX_CLIENT_HELLO:
+        raise RemoteProtocolError(f"a TLS ClientHello is longer than {MAX_CLIENT_HELLO} bytes")
     return size
 
 

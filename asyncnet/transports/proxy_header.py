@@ -1,8 +1,8 @@
 """The PROXY protocol, versions 1 and 2: who really connected, told by the proxy in front of us.
 
 Follows HAProxy's `doc/proxy-protocol.txt`, sections 2.1 (version 1, a line) and 2.2 (version 2, binary). Pure: the
-socket transport reads what `parse` asks for, and not a byte more, because what follows the header belongs to TLS or
-to the protocol above. Whether a peer is trusted to send a header at all is the service's business.
+socket transport reads what `parse_proxy_header` asks for, and not a byte more, because what follows the header
+belongs to TLS or to the protocol above. Whether a peer is trusted to send a header at all is the service's business.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ProxyHeader:
     size: int
 
 
-def parse(data: bytes) -> ProxyHeader | int:
+def parse_proxy_header(data: bytes) -> ProxyHeader | int:
     """Read the header that `data` begins with, or tell how many bytes of it to have in all before asking again.
 
     Reading up to that count never takes a byte of what follows the header. Raises RemoteProtocolError as soon as

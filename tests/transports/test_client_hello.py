@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from asyncnet.errors import RemoteProtocolError
 from asyncnet.transports.client_hello import (
-    ALERT_NO_APPLICATION_PROTOCOL,
-    ALERT_UNRECOGNIZED_NAME,
+    MAX_CLIENT_HELLO,
     MAX_RECORDS,
-    MAX_SIZE,
+    NO_APPLICATION_PROTOCOL,
+    UNRECOGNIZED_NAME,
     ClientHello,
-    parse,
+    parse_client_hello,
 )
 
 TLS12, TLS13 = 0x0303, 0x0304
@@ -71,9 +71,9 @@ def split_into_records(data, sizes):
 
 def read_as_asked(data):
     """Wait until the count asked for has arrived, as a transport does: the hello and its size."""
-    wanted = parse(b"")
+    wanted = parse_client_hello(b"")
     assert wanted == 9
-    while isinstance(result := parse(data[:wanted]), int):
+    while isinstance(result := parse_client_hello(data[:wanted]), int):
         assert wanted < result <= len(data)
         wanted = result
     return result, wanted
@@ -81,15 +81,15 @@ def read_as_asked(data):
 
 @pytest.mark.parametrize(("data", "expected"), HELLOS)
 def test_a_real_hello_is_read_whole_with_bytes_behind_it_and_as_asked(data, expected):
-    assert parse(data) == expected
-    assert parse(data + b"\x14\x03\x03\x00\x01\x01") == expected
+    assert parse_client_hello(data) == expected
+    assert parse_client_hello(data + b"\x14\x03\x03\x00\x01\x01") == expected
     assert read_as_asked(data) == (expected, len(data))
 
 
 @pytest.mark.parametrize(("data", "expected"), HELLOS)
 def test_every_beginning_of_a_hello_asks_for_more_but_never_for_too_much(data, expected):
     for have in range(len(data)):
-        wanted = parse(data[:have])
+        wanted = parse_client_hello(data[:have])
         assert isinstance(wanted, int)
         assert have < wanted <= len(data)
 
@@ -99,16 +99,16 @@ def test_a_hello_in_many_records_and_segments_is_the_same_hello(case, sizes, dra
     data = split_into_records(case[0], sizes)
     assert read_as_asked(data) == (case[1], len(data))
     have = draw.draw(st.integers(0, len(data) - 1))
-    wanted = parse(data[:have])
+    wanted = parse_client_hello(data[:have])
     assert isinstance(wanted, int)
     assert have < wanted <= len(data)
 
 
 def test_a_hello_may_be_in_64_records_and_not_in_more():
     data, expected = HELLOS[1]
-    assert parse(split_into_records(data, [1] * (MAX_RECORDS - 1))) == expected
+    assert parse_client_hello(split_into_records(data, [1] * (MAX_RECORDS - 1))) == expected
     with pytest.raises(RemoteProtocolError):
-        parse(split_into_records(data, [1] * MAX_RECORDS))
+        parse_client_hello(split_into_records(data, [1] * MAX_RECORDS))
 
 
 # Hellos built by hand, to be wrong in one place.
@@ -151,7 +151,7 @@ def alpn(*protocols):
     ],
 )
 def test_a_hello_may_have_few_unknown_or_odd_extensions(extensions, expected):
-    assert parse(handmade(body(extensions))) == expected
+    assert parse_client_hello(handmade(body(extensions))) == expected
 
 
 WRONG_BODIES = {
@@ -190,7 +190,7 @@ WRONG_BODIES = {
 @pytest.mark.parametrize("wrong", WRONG_BODIES)
 def test_a_malformed_hello_is_refused(wrong):
     with pytest.raises(RemoteProtocolError):
-        parse(handmade(WRONG_BODIES[wrong]))
+        parse_client_hello(handmade(WRONG_BODIES[wrong]))
 
 
 GOOD = handmade(body(b""))
@@ -214,7 +214,7 @@ GOOD = handmade(body(b""))
 )
 def test_what_is_no_hello_is_refused_as_soon_as_it_shows(data):
     with pytest.raises(RemoteProtocolError):
-        parse(data)
+        parse_client_hello(data)
 
 
 @pytest.mark.parametrize(
@@ -225,21 +225,21 @@ def test_what_is_no_hello_is_refused_as_soon_as_it_shows(data):
         b"\x16\x03\x01\x40\x00",  # a record of 16 KiB, to come
         record(b"\x01\0\x3f\xf7"),  # a message that fits in one record, but is in two
         b"".join(record(b"\x01\0\x20\0"[n : n + 1] or b"\0") for n in range(3000)),
-        record(GOOD[5:].ljust(MAX_SIZE - 4, b"\0")),  # a small message in a record too long
+        record(GOOD[5:].ljust(MAX_CLIENT_HELLO - 4, b"\0")),  # a small message in a record too long
     ],
 )
 def test_a_hello_above_16_kib_is_refused_when_its_length_shows(data):
     with pytest.raises(RemoteProtocolError):
-        parse(data)
+        parse_client_hello(data)
 
 
 def test_a_hello_of_exactly_16_kib_is_read_and_one_byte_more_is_not():
     empty = len(handmade(body(extension(21, b""))))
-    padded = handmade(body(extension(21, bytes(MAX_SIZE - empty))))
-    assert len(padded) == MAX_SIZE
-    assert isinstance(parse(padded), ClientHello)
+    padded = handmade(body(extension(21, bytes(MAX_CLIENT_HELLO - empty))))
+    assert len(padded) == MAX_CLIENT_HELLO
+    assert isinstance(parse_client_hello(padded), ClientHello)
     with pytest.raises(RemoteProtocolError):
-        parse(handmade(body(extension(21, bytes(MAX_SIZE - empty + 1)))))
+        parse_client_hello(handmade(body(extension(21, bytes(MAX_CLIENT_HELLO - empty + 1)))))
 
 
 @given(
@@ -247,7 +247,7 @@ def test_a_hello_of_exactly_16_kib_is_read_and_one_byte_more_is_not():
 )
 def test_no_bytes_raise_anything_but_a_remote_protocol_error(data, start):
     try:
-        result = parse(start + data)
+        result = parse_client_hello(start + data)
     except RemoteProtocolError:
         return
     assert isinstance(result, ClientHello) or result > len(start + data)
@@ -259,7 +259,7 @@ def test_a_damaged_hello_raises_nothing_but_a_remote_protocol_error(case, damage
     for position, byte in damages:
         data[position % len(data)] = byte
     try:
-        result = parse(bytes(data))
+        result = parse_client_hello(bytes(data))
     except RemoteProtocolError:
         return
     assert isinstance(result, ClientHello) or result > len(data)
@@ -268,8 +268,8 @@ def test_a_damaged_hello_raises_nothing_but_a_remote_protocol_error(case, damage
 @pytest.mark.parametrize(
     ("alert", "reason"),
     [
-        (ALERT_NO_APPLICATION_PROTOCOL, "no application protocol"),
-        (ALERT_UNRECOGNIZED_NAME, "unrecognized name"),
+        (NO_APPLICATION_PROTOCOL, "no application protocol"),
+        (UNRECOGNIZED_NAME, "unrecognized name"),
     ],
 )
 def test_a_client_understands_the_alert(alert, reason):
@@ -284,7 +284,7 @@ def test_a_handshake_still_works_on_the_bytes_that_were_only_looked_at():
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("a.example").configure_cert(context)
     data = split_into_records(HELLOS[1][0], [3, 1, 40])
-    assert parse(data) == HELLOS[1][1]
+    assert parse_client_hello(data) == HELLOS[1][1]
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     incoming.write(data)
     with pytest.raises(ssl.SSLWantReadError):

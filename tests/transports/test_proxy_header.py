@@ -6,7 +6,15 @@ from hypothesis import strategies as st
 
 from asyncnet.errors import LocalProtocolError, RemoteProtocolError
 from asyncnet.transports.address import NOWHERE, Address
-from asyncnet.transports.proxy_header import FIRST_READ, MAX_V1, MAX_V2, ProxyHeader, format_v1, format_v2, parse
+from asyncnet.transports.proxy_header import (
+    FIRST_READ,
+    MAX_V1,
+    MAX_V2,
+    ProxyHeader,
+    format_v1,
+    format_v2,
+    parse_proxy_header,
+)
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 V4 = b"\xc0\x00\x02\x01" + b"\x7f\x00\x00\x01" + b"\xdc\x04" + b"\x01\xbb"
@@ -21,7 +29,7 @@ def v2(version_command, family, block=b""):
 def read_exactly_as_asked(data):
     """What a transport does: read the count that is asked for, and not a byte more. Returns the header."""
     have = data[:FIRST_READ]
-    while isinstance(result := parse(have), int):
+    while isinstance(result := parse_proxy_header(have), int):
         assert len(have) < result
         assert result <= len(data), "more was asked for than the header has"
         have = data[:result]
@@ -63,13 +71,13 @@ HEADERS = {
 def test_a_header_is_read_to_its_last_byte_and_no_further(data, behind):
     expected = ProxyHeader(*HEADERS[data], size=len(data))
     assert read_exactly_as_asked(data) == expected
-    assert parse(data + behind) == expected
+    assert parse_proxy_header(data + behind) == expected
 
 
 @pytest.mark.parametrize("data", HEADERS)
 def test_every_beginning_of_a_header_asks_for_more_but_never_for_too_much(data):
     for have in range(len(data)):
-        wanted = parse(data[:have])
+        wanted = parse_proxy_header(data[:have])
         assert isinstance(wanted, int)
         assert have < wanted <= len(data)
 
@@ -143,7 +151,7 @@ V2_FAULTS = [
 @pytest.mark.parametrize("data", V1_FAULTS + V2_FAULTS)
 def test_what_is_no_header_is_refused_whole_and_byte_by_byte(data):
     with pytest.raises(RemoteProtocolError):
-        parse(data)
+        parse_proxy_header(data)
     with pytest.raises(RemoteProtocolError):
         read_exactly_as_asked(data + b"\r\n" + bytes(MAX_V2))
 
@@ -151,18 +159,18 @@ def test_what_is_no_header_is_refused_whole_and_byte_by_byte(data):
 @pytest.mark.parametrize("data", [b"G", b"\x16\x03\x01", b"PROXY\n", b"\r\n\r\nx"])
 def test_another_protocol_is_refused_at_its_first_bytes(data):
     with pytest.raises(RemoteProtocolError):
-        parse(data)
+        parse_proxy_header(data)
 
 
 def test_a_length_above_the_limit_is_refused_before_the_bytes_are_read():
     with pytest.raises(RemoteProtocolError):
-        parse((SIGNATURE + b"\x21\x11" + (MAX_V2 - 15).to_bytes(2, "big"))[:16])
+        parse_proxy_header((SIGNATURE + b"\x21\x11" + (MAX_V2 - 15).to_bytes(2, "big"))[:16])
 
 
 @given(st.binary(max_size=300), st.sampled_from([b"", b"PROXY ", b"PROXY TCP6 ", SIGNATURE, SIGNATURE + b"\x21\x11\0"]))
 def test_no_bytes_raise_anything_but_a_remote_protocol_error(data, start):
     try:
-        result = parse(start + data)
+        result = parse_proxy_header(start + data)
     except RemoteProtocolError:
         return
     assert isinstance(result, ProxyHeader) or result > len(start + data)

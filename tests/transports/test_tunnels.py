@@ -8,100 +8,66 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncnet.errors import (
-    EndOfStream,
-    EndpointError,
-    IncompleteRead,
-    LimitExceeded,
-    LocalProtocolError,
-    TunnelError,
-)
+from asyncnet.errors import EndpointError, LocalProtocolError, TunnelError
+from asyncnet.stream import Stream
+from asyncnet.transports.memory import memory_transports
 from asyncnet.transports.tunnels import MAX_HEAD, ProxyKind, ProxyURL, open_tunnel, parse_proxy
 
 
-class PlainStream:
-    """The four methods of Stream that a tunnel uses, over a memory stream, with a read buffer of its own."""
+class SentLog:
+    """A tap that keeps what is sent, and of that what a log of the conversation would mask."""
 
-    def __init__(self, transport):
-        self.transport = transport
-        self.buffer = bytearray()
-        self.masked = False
-        self.sent, self.sent_masked = b"", b""
+    def __init__(self):
+        self.sent_bytes, self.masked_bytes = b"", b""
 
-    async def send_all(self, data):
-        if self.masked:
-            self.sent_masked += data
-        self.sent += data
-        await self.transport.send_all(data)
+    async def receiving(self):
+        pass
 
-    async def _fill(self, expected):
-        data = await self.transport.receive_some()
-        if not data:
-            raise IncompleteRead(bytes(self.buffer), expected) if self.buffer else EndOfStream
-        self.buffer += data
+    def received(self, data, *, secret):
+        pass
 
-    def _take(self, count):
-        data = bytes(self.buffer[:count])
-        del self.buffer[:count]
-        return data
+    async def sending(self, count):
+        return count
 
-    async def receive_exactly(self, count):
-        while len(self.buffer) < count:
-            await self._fill(count)
-        return self._take(count)
+    def sent(self, data, *, secret):
+        self.sent_bytes += data
+        if secret:
+            self.masked_bytes += data
 
-    async def receive_until(self, delimiter, *, limit):
-        while (found := self.buffer.find(delimiter, 0, limit)) < 0:
-            if len(self.buffer) >= limit:
-                raise LimitExceeded(limit)
-            await self._fill(None)
-        return self._take(found + len(delimiter))
-
-    @contextlib.contextmanager
-    def secret(self):
-        self.masked = True
-        yield
-        self.masked = False
+    def note(self, event):
+        pass
 
 
 async def tunnel(url, host, port, *exchange, at_once=True):
-    """Open a tunnel through a proxy that plays `exchange`: bytes it expects, bytes it answers, and so on.
+    """Open a tunnel through a proxy that plays `exchange`: bytes it expects, bytes it answers, and so on, then ends.
 
-    Returns the stream, once the proxy has ended its side and all it has sent lies in the stream.
+    Returns what was left to read behind the proxy's answer, and a log of what was sent.
     """
-    ours, theirs = trio.testing.memory_stream_pair()
-    stream = PlainStream(ours)
+    stream, proxy = (Stream(transport) for transport in memory_transports())
+    log = SentLog()
+    stream.add_tap(log)
 
     async def play_proxy():
         for expected, answer in zip(exchange[::2], exchange[1::2], strict=True):
-            got = b""
-            while len(got) < len(expected):
-                data = await theirs.receive_some(len(expected) - len(got))
-                assert data, f"the client ended after {got!r}"
-                got += data
-            assert got == expected
+            assert await proxy.receive_exactly(len(expected)) == expected
             for piece in [answer] if at_once else [answer[n : n + 1] for n in range(len(answer))]:
-                await theirs.send_all(piece)
+                await proxy.send_all(piece)
                 await trio.testing.wait_all_tasks_blocked()
-        await theirs.send_eof()
+        await proxy.send_eof()
 
-    refusal = None
+    rest, refusal = b"", None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(play_proxy)
         try:
-            await open_tunnel(stream, parse_proxy(url) if isinstance(url, str) else url, host, port)
-            with contextlib.suppress(IncompleteRead, EndOfStream):
-                await stream.receive_exactly(1_000_000)
+            await open_tunnel(stream, parse_proxy(url), host, port)
+            while data := await stream.receive_some():
+                rest += data
         except TunnelError as error:
             refusal = error
             nursery.cancel_scope.cancel()
     if refusal is not None:
         raise refusal
-    return stream
-
-
-def read_everything(stream):
-    return bytes(stream.buffer)
+    return rest, log
 
 
 SOCKS, HTTP = "socks5://127.0.0.1:1080", "http://127.0.0.1:3128"
@@ -119,8 +85,8 @@ CONNECT = b"CONNECT example.org:25 HTTP/1.1\r\nHost: example.org:25\r\n\r\n"
 )
 async def test_a_socks5_tunnel_leaves_what_the_server_says_first(bound, at_once):
     answer = b"\x05\x00\x00" + bound + BANNER
-    stream = await tunnel(SOCKS, "example.org", 25, GREETING, NO_PASSWORD, REQUEST, answer, at_once=at_once)
-    assert read_everything(stream) == BANNER
+    rest, _ = await tunnel(SOCKS, "example.org", 25, GREETING, NO_PASSWORD, REQUEST, answer, at_once=at_once)
+    assert rest == BANNER
 
 
 @pytest.mark.parametrize("at_once", [True, False])
@@ -136,8 +102,8 @@ async def test_a_socks5_tunnel_leaves_what_the_server_says_first(bound, at_once)
     ],
 )
 async def test_an_http_tunnel_leaves_what_the_server_says_first(answer, at_once):
-    stream = await tunnel(HTTP, "example.org", 25, CONNECT, answer + BANNER, at_once=at_once)
-    assert read_everything(stream) == BANNER
+    rest, _ = await tunnel(HTTP, "example.org", 25, CONNECT, answer + BANNER, at_once=at_once)
+    assert rest == BANNER
 
 
 @pytest.mark.parametrize(
@@ -162,26 +128,26 @@ async def test_an_http_proxy_is_sent_ipv6_in_brackets():
 
 async def test_a_socks5_password_is_sent_when_asked_for_and_masked():
     login = b"\x01\x04us\xc3\xa9\x06p@ss:!"
-    stream = await tunnel(
+    rest, log = await tunnel(
         "socks5://us%C3%A9:p%40ss%3A!@127.0.0.1:1080", "example.org", 25,
         b"\x05\x02\x00\x02", b"\x05\x02", login, b"\x01\x00", REQUEST, CONNECTED + BANNER,
     )  # fmt: skip
-    assert stream.sent_masked == login
-    assert read_everything(stream) == BANNER
+    assert log.masked_bytes == login
+    assert rest == BANNER
 
 
 async def test_a_socks5_password_stays_here_when_the_proxy_does_not_ask():
     url = "socks5://user:secret@127.0.0.1:1080"
-    stream = await tunnel(url, "example.org", 25, b"\x05\x02\x00\x02", NO_PASSWORD, REQUEST, CONNECTED)
-    assert b"secret" not in stream.sent
+    _, log = await tunnel(url, "example.org", 25, b"\x05\x02\x00\x02", NO_PASSWORD, REQUEST, CONNECTED)
+    assert b"secret" not in log.sent_bytes
 
 
 async def test_an_http_password_is_sent_and_masked():
     request = CONNECT[:-2] + b"Proxy-Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n\r\n"
-    stream = await tunnel(
+    _, log = await tunnel(
         "http://Aladdin:open sesame@127.0.0.1:3128", "example.org", 25, request, b"HTTP/1.1 200 OK\r\n\r\n"
     )
-    assert stream.sent_masked == request
+    assert log.masked_bytes == request
 
 
 REFUSALS = {
@@ -250,29 +216,20 @@ async def test_a_proxy_that_closes_early_is_told_from_a_tunnel(exchange):
         await tunnel(HTTP if CONNECT in exchange else SOCKS, "example.org", 25, *exchange)
 
 
-class Endless:
-    """A stream that has only ever the same bytes to say, and swallows what it is told."""
-
-    def __init__(self, data):
-        self.stream = PlainStream(self)
-        self.data = data
-
-    async def send_all(self, data):
-        pass
-
-    async def receive_some(self):
-        data, self.data = self.data, b""
-        return data
-
-
 @given(
     st.sampled_from([SOCKS, HTTP, "socks5://u:p@h:1"]),
     st.sampled_from([b"", b"\x05\x00", b"\x05\x02\x01\x00\x05\x00", b"HTTP/1.1 ", b"HTTP/1.1 100 \r\n\r\n"]),
     st.binary(),
 )
 def test_whatever_a_proxy_answers_is_a_tunnel_or_a_tunnel_error(url, start, data):
-    with contextlib.suppress(TunnelError):
-        trio.run(open_tunnel, Endless(start + data).stream, parse_proxy(url), "example.org", 25)
+    async def main():
+        stream, proxy = (Stream(transport) for transport in memory_transports())
+        await proxy.send_all(start + data)
+        await proxy.send_eof()
+        with contextlib.suppress(TunnelError):
+            await open_tunnel(stream, parse_proxy(url), "example.org", 25)
+
+    trio.run(main)
 
 
 @pytest.mark.parametrize(
@@ -298,11 +255,18 @@ def test_whatever_a_proxy_answers_is_a_tunnel_or_a_tunnel_error(url, start, data
 )
 @pytest.mark.parametrize("url", [SOCKS, HTTP])
 async def test_a_host_that_cannot_be_asked_for_is_refused_before_a_byte_is_sent(url, host, port):
-    ours, _theirs = trio.testing.memory_stream_pair()
-    stream = PlainStream(ours)
+    stream, proxy = (Stream(transport) for transport in memory_transports())
     with pytest.raises(LocalProtocolError):
         await open_tunnel(stream, parse_proxy(url), host, port)
-    assert stream.sent == b""
+    await stream.aclose()
+    assert await proxy.receive_some() == b""
+
+
+async def test_a_tunnel_can_be_cancelled_while_the_proxy_is_silent(autojump_clock):
+    stream, _proxy = (Stream(transport) for transport in memory_transports())
+    with trio.move_on_after(5) as scope:
+        await open_tunnel(stream, parse_proxy(SOCKS), "example.org", 25)
+    assert scope.cancelled_caught
 
 
 @pytest.mark.parametrize("kind", ProxyKind)
