@@ -707,7 +707,7 @@ class Stream(trio.abc.HalfCloseableStream):
                 raise EndOfStream("the peer has ended its side")
             data += more
             if len(data) == needed:
-                result = proxy_header.parse(data)
+                result = proxy_header.parse_proxy_header(data)
                 if isinstance(result, ProxyHeader):
                     return result
                 needed = result

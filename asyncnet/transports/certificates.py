@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from asyncnet.errors import ConfigurationError
-from asyncnet.transports.client_hello import ALERT_NO_APPLICATION_PROTOCOL, ALERT_UNRECOGNIZED_NAME, ClientHello
+from asyncnet.transports.client_hello import NO_APPLICATION_PROTOCOL, UNRECOGNIZED_NAME, ClientHello
 
 logger = logging.getLogger("asyncnet.tls")
 
@@ -79,9 +79,9 @@ class ServerTLS:
         """The alert that answers `hello` at once, or None."""
         if hello.alpn is not None and not {name.decode("latin-1") for name in hello.alpn} & set(self.alpn):
             offered = b", ".join(hello.alpn).decode("ascii", "backslashreplace")
-            return Alert(ALERT_NO_APPLICATION_PROTOCOL, f"none of the protocols offered is ours ({offered})")
+            return Alert(NO_APPLICATION_PROTOCOL, f"none of the protocols offered is ours ({offered})")
         if self.names and (hello.server_name or "").lower().rstrip(".") not in self.names:
-            return Alert(ALERT_UNRECOGNIZED_NAME, f"no such name here: {hello.server_name!r}")
+            return Alert(UNRECOGNIZED_NAME, f"no such name here: {hello.server_name!r}")
         return None
 
     def reload(self, *, force: bool = False) -> bool:

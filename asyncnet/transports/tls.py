@@ -31,10 +31,9 @@ import trio
 from trio.lowlevel import checkpoint
 
 from asyncnet.errors import EndOfStream, LocalProtocolError, RemoteProtocolError
-from asyncnet.transports import client_hello
 from asyncnet.transports.base import Data, TLSInfo, TruncatedError, checked_size
 from asyncnet.transports.certificates import ServerTLS
-from asyncnet.transports.client_hello import ClientHello
+from asyncnet.transports.client_hello import MAX_CLIENT_HELLO, ClientHello, parse_client_hello
 from asyncnet.transports.foreign import ForeignTransport
 from asyncnet.transports.socket import DescriptorTransport, SocketTransport
 
@@ -177,13 +176,13 @@ async def _inspect_hello(transport: SocketTransport, tls: ServerTLS) -> str | No
     try:
         while True:
             await transport._wait_readable()
-            data = sock.recv(client_hello.MAX_SIZE, socket.MSG_PEEK)
+            data = sock.recv(MAX_CLIENT_HELLO, socket.MSG_PEEK)
             if len(data) < needed and len(data) <= seen:
                 raise EndOfStream("the client left before its hello was complete")
             seen = len(data)
             if not data:
                 raise EndOfStream("the client left without a hello")
-            result = client_hello.parse(data)
+            result = parse_client_hello(data)
             if isinstance(result, ClientHello):
                 break
             needed = result
@@ -197,7 +196,7 @@ async def _inspect_hello(transport: SocketTransport, tls: ServerTLS) -> str | No
         transport.send_now(alert.record)
         transport.finish_sending()
         with trio.move_on_after(1):
-            await transport.discard(client_hello.MAX_SIZE)
+            await transport.discard(MAX_CLIENT_HELLO)
         raise RemoteProtocolError(f"TLS refused: {alert.reason}")
     return result.server_name
 
@@ -238,7 +237,7 @@ async def _inspect_buffered_hello(stream: Stream, tls: ServerTLS) -> str | None:
         if not more:
             raise EndOfStream("the client left before its hello was complete")
         data += more
-        result = client_hello.parse(data)
+        result = parse_client_hello(data)
         if isinstance(result, ClientHello):
             break
     alert = tls.refusal(result)
