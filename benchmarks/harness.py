@@ -131,7 +131,7 @@ def run(benchmark: Benchmark, settings: Settings, rounds: int) -> dict[str, Outc
                 continue
             try:
                 outcome.samples.append(candidate.measure(settings))
-            except BenchmarkError as error:
+            except (BenchmarkError, OSError) as error:
                 outcome.trouble, outcome.failed = str(error).replace(f"{CHECKOUT}/", ""), True
     return outcomes
 
@@ -147,9 +147,9 @@ def build_load() -> Path:
     program.parent.mkdir(exist_ok=True)
     command = [compiler, "-std=gnu11", "-O2", "-Wall", "-Wextra", "-o", str(program), str(source), "-lssl", "-lcrypto"]
     built = subprocess.run(command, capture_output=True, text=True)
-    if "openssl/" in built.stderr or "-lssl" in built.stderr:
-        raise BenchmarkError("no OpenSSL headers for load.c: apt-get install libssl-dev")
     if built.returncode != 0:
+        if "openssl/" in built.stderr or "-lssl" in built.stderr:
+            raise BenchmarkError("no OpenSSL headers for load.c: apt-get install libssl-dev")
         raise BenchmarkError(f"load.c does not compile: {last_line(built.stderr)}")
     return program
 

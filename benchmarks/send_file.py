@@ -92,11 +92,14 @@ def measure_pyftpdlib(settings: Settings) -> Sample:
 @contextmanager
 def anonymous(port: int) -> Iterator[ftplib.FTP]:
     """A logged-in control connection, in binary type."""
-    with ftplib.FTP() as ftp:
-        ftp.connect("127.0.0.1", port, timeout=30)
-        ftp.login()
-        ftp.voidcmd("TYPE I")
-        yield ftp
+    try:
+        with ftplib.FTP() as ftp:
+            ftp.connect("127.0.0.1", port, timeout=30)
+            ftp.login()
+            ftp.voidcmd("TYPE I")
+            yield ftp
+    except ftplib.all_errors as error:
+        raise BenchmarkError(f"FTP: {error}") from error
 
 
 SEND_FILE = Benchmark(
