@@ -246,8 +246,8 @@ class Load:
         if self.process.returncode != 0:
             raise BenchmarkError(last_line(stderr) or f"the load ended with status {self.process.returncode}")
         sample: Sample = json.loads(last_line(stdout))
-        if sample["errors"]:
-            raise BenchmarkError(f"{sample['errors']} connections were lost, stalled or answered wrongly")
+        if errors := sample.get("errors"):
+            raise BenchmarkError(f"{errors} connections were lost, stalled or answered wrongly")
         return sample
 
 
