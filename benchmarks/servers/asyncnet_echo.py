@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 import trio
-from asyncnet.echo import EchoHandler
 
 from asyncnet import serve
+from asyncnet.echo import EchoHandler
 from benchmarks.servers import announce, tls_from_command_line
 
 
