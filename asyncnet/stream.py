@@ -44,7 +44,7 @@ from asyncnet.errors import (
 from asyncnet.limits import Timeouts
 from asyncnet.transports import proxy_header
 from asyncnet.transports.address import Address
-from asyncnet.transports.base import Data, TLSInfo, Transport, TruncatedError, Woken, checked_size
+from asyncnet.transports.base import RECEIVE_SIZE, Data, TLSInfo, Transport, TruncatedError, Woken, checked_size
 from asyncnet.transports.files import WINDOW, is_cached, load_into_cache, read_at
 from asyncnet.transports.foreign import ForeignTransport
 from asyncnet.transports.proxy_header import ProxyHeader
@@ -68,6 +68,7 @@ FAIR_TURNS = 64
 """How many operations in a row may go without a checkpoint because nothing had to be waited for."""
 
 _DEFAULTS = Timeouts()
+_NEVER = math.inf
 
 
 class Tap(Protocol):
@@ -248,49 +249,69 @@ class Stream(trio.abc.HalfCloseableStream):
 
     def receive_some(self, max_bytes: int | None = None) -> Coroutine[Any, Any, bytes]:
         """Wait for some bytes and return them, at most `max_bytes`; b"" is the end. Always a checkpoint."""
-        # Not itself a coroutine: on the way of every message one coroutine less is worth some 4 %.
-        return self._receive_buffered(max_bytes) if self._buffer else self._receive(max_bytes)
+        # Not itself a coroutine: one less on the way of every message.
+        size = RECEIVE_SIZE if max_bytes is None else checked_size(max_bytes)
+        return self._receive_buffered(size) if self._buffer else self._receive(size)
 
-    async def _receive_buffered(self, max_bytes: int | None) -> bytes:
-        count = len(self._buffer) if max_bytes is None else checked_size(max_bytes)
+    async def _receive_buffered(self, max_bytes: int) -> bytes:
         await trio.lowlevel.checkpoint()
-        return self.take(min(count, len(self._buffer)))
+        return self.take(min(max_bytes, len(self._buffer)))
 
-    async def _receive(self, max_bytes: int | None = None) -> bytes:
+    async def _receive(self, max_bytes: int = RECEIVE_SIZE) -> bytes:
         """Wait for bytes from the transport, b"" at the end, sending meanwhile what is pending."""
         if self._receiving:
             raise trio.BusyResourceError("another task is receiving from this stream")
         if self._outgoing and not self._sending:
-            try:
-                self._send_pending_now()
-            except trio.BrokenResourceError:
-                pass  # the next send says so; what the peer sent before can still be received
+            self._send_pending_quietly()
+        if self._outgoing or self._taps or self._draining or self._deadline != _NEVER:
+            return await self._receive_with_care(max_bytes)
+        transport = self._transport
         self._receiving = True
         try:
-            if self._taps:
-                for tap in self._taps:
-                    await tap.receiving()
-            if self._draining or self._deadline < math.inf:
-                self._check_interrupted()
+            while True:
+                await transport.wait_receivable(max_bytes)
+                data = transport.receive_now(max_bytes)
+                if data is not None:
+                    self.bytes_in += len(data)
+                    return data
+        except (trio.ClosedResourceError, TruncatedError) as exc:
+            end = self._end_of(exc)
+        finally:
+            self._receiving = False
+        return b"" if end else await self._receive(max_bytes)
+
+    async def _receive_with_care(self, max_bytes: int) -> bytes:
+        """The same on a stream with a deadline, with taps, while draining, or with something still to send."""
+        self._receiving = True
+        try:
+            for tap in self._taps:
+                await tap.receiving()
+            self._check_interrupted()
             if self._outgoing and not self._sending:
                 data = await self._receive_while_flushing(max_bytes)
             else:
                 data = await self._transport.receive_some(max_bytes)
-        except Woken:
-            self._receiving = False
-            self._check_interrupted()
-            return await self._receive(max_bytes)
-        except TruncatedError:
-            if not self.end_unannounced:
-                raise
-            data = b""
-        finally:
-            self._receiving = False
-        self.bytes_in += len(data)
-        if self._taps:
+        except (Woken, TruncatedError) as exc:
+            end = self._end_of(exc)
+        else:
+            self.bytes_in += len(data)
             for tap in self._taps:
                 tap.received(data, secret=self._secret)
-        return data
+            return data
+        finally:
+            self._receiving = False
+        return b"" if end else await self._receive(max_bytes)
+
+    def _end_of(self, exc: Exception) -> bool:
+        """What ended a receive: true if that counts as the stream's end, false if it was only woken; else raises."""
+        if isinstance(exc, TruncatedError):
+            if self.end_unannounced:
+                return True
+            raise exc
+        if not self._transport.is_open:
+            raise exc
+        self._check_interrupted()
+        return False
 
     def _check_interrupted(self) -> None:
         if self._draining:
@@ -298,7 +319,7 @@ class Stream(trio.abc.HalfCloseableStream):
         if self._deadline <= trio.current_time():
             raise ReceiveTimeout("the peer took too long")
 
-    async def _receive_while_flushing(self, max_bytes: int | None) -> bytes:
+    async def _receive_while_flushing(self, max_bytes: int) -> bytes:
         """Receive, and send what is pending, whichever is possible; returns when there are bytes.
 
         Over a descriptor the flush is then given up where nothing is lost, waiting for room. A foreign stream's send
@@ -340,7 +361,7 @@ class Stream(trio.abc.HalfCloseableStream):
             self._sending = False
         if failure is not None and not received:
             raise failure
-        surplus = len(received) - (max_bytes or len(received))
+        surplus = len(received) - max_bytes
         if surplus > 0:
             self._buffer[:0] = received[-surplus:]
             del received[-surplus:]
@@ -499,6 +520,13 @@ class Stream(trio.abc.HalfCloseableStream):
             raise trio.ClosedResourceError("this side has ended already")
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this stream")
+
+    def _send_pending_quietly(self) -> None:
+        """Send what goes without waiting; if sending fails, the next send says so."""
+        try:
+            self._send_pending_now()
+        except trio.BrokenResourceError:
+            pass  # what the peer sent before can still be received
 
     def _send_pending_now(self) -> None:
         """Send what goes without waiting."""

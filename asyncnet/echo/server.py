@@ -17,5 +17,4 @@ class EchoHandler:
         stream = Stream.of(stream)
         async with idle():
             while data := await stream.receive_some():
-                stream.write(data)
-                await stream.flush()
+                stream.write(data)  # leaves with the next receive

@@ -3,15 +3,16 @@
 A transport is a complete `trio.abc.HalfCloseableStream` of its own, and passes Trio's stream checks. What it adds:
 
 - it says what it is: `local`, `peer`, `tls`, `can_half_close`, and by its type whether it has `sendfile`;
-- a synchronous half, `send_now`, and `send_some`, which waits for room for at least one byte: with both,
-  `Stream` always knows which bytes have left, and pays for a schedule only when it must wait;
-- `wake`, which ends a receive that waits, without a cancel scope for each receive;
+- a synchronous half, `receive_now` and `send_now`, with the waits that belong to it: so `Stream` always knows which
+  bytes have left, pays for a schedule only when it must wait, and waits in its own frame;
+- `wake`, which ends the wait of a receive, without a cancel scope for each receive;
 - `abort`, which closes so that the peer sees a reset and never a clean end.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
@@ -30,7 +31,7 @@ RECEIVE_SIZE = 65536
 
 
 class Woken(Exception):
-    """`Transport.wake` ended the receive; no byte was taken. Never leaves asyncnet."""
+    """`Transport.wake` ended a receive; no byte was taken. Never leaves asyncnet."""
 
 
 class TruncatedError(trio.BrokenResourceError):
@@ -101,15 +102,38 @@ class Transport(trio.abc.HalfCloseableStream):
         self._peer = peer
 
     @abstractmethod
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """As in `trio.abc.ReceiveStream`; always a checkpoint; a cancelled receive loses no bytes.
+    def wait_receivable(self, max_bytes: int) -> Coroutine[Any, Any, None]:
+        """Wait until `receive_now(max_bytes)` is worth a try; always a checkpoint; cancelled, no byte is lost.
 
-        Raises `Woken` when `wake` ends the wait.
+        Raises `trio.ClosedResourceError` also when `wake` ended the wait: `is_open` tells the two apart.
         """
 
     @abstractmethod
+    def receive_now(self, max_bytes: int) -> bytes | None:
+        """What has arrived, at most `max_bytes`; b"" is the end; None: nothing yet, wait again. Not a checkpoint."""
+
+    @abstractmethod
     def wake(self) -> None:
-        """End the receive that waits at this moment, if there is one, by `Woken`."""
+        """End the wait for something to receive, if there is one at this moment."""
+
+    @property
+    @abstractmethod
+    def is_open(self) -> bool:
+        """Whether it has not been closed on this side."""
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """As in `trio.abc.ReceiveStream`. Raises `Woken` when `wake` ends the wait."""
+        size = checked_size(max_bytes)
+        while True:
+            try:
+                await self.wait_receivable(size)
+            except trio.ClosedResourceError:
+                if self.is_open:
+                    raise Woken from None
+                raise
+            data = self.receive_now(size)
+            if data is not None:
+                return data
 
     @abstractmethod
     def send_now(self, data: Data) -> int:

@@ -12,7 +12,7 @@ import trio
 
 from asyncnet.errors import LocalProtocolError
 from asyncnet.transports.address import NOWHERE, Address
-from asyncnet.transports.base import Data, TLSInfo, Transport, TruncatedError, Woken, checked_size
+from asyncnet.transports.base import Data, TLSInfo, Transport, TruncatedError
 from asyncnet.transports.socket import local_address, peer_address, reset_on_close
 
 PIECE = 65536
@@ -22,7 +22,7 @@ PIECE = 65536
 class ForeignTransport(Transport):
     """`stream`, any `trio.abc.Stream`. Its half-close is known by its type, never tried out."""
 
-    __slots__ = ("_receiving", "_stream", "can_half_close")
+    __slots__ = ("_closed", "_received", "_receiving", "_stream", "can_half_close")
 
     def __init__(
         self, stream: trio.abc.Stream, *, local: Address = NOWHERE, peer: Address = NOWHERE, tls: TLSInfo | None = None
@@ -31,16 +31,22 @@ class ForeignTransport(Transport):
             local, peer = local_address(stream.socket), peer_address(stream.socket)
         super().__init__(local, peer, tls)
         self._stream = stream
+        self._closed = False
         self._receiving: trio.CancelScope | None = None
+        self._received: bytes | None = None
         self.can_half_close = isinstance(stream, trio.abc.HalfCloseableStream)
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        size = checked_size(max_bytes)
+    @property
+    def is_open(self) -> bool:
+        return not self._closed
+
+    async def wait_receivable(self, max_bytes: int) -> None:
+        # Such a stream has no other way to wait than to receive; `receive_now`, which comes next, hands it on.
         with trio.CancelScope() as scope:
             if self._receiving is None:
                 self._receiving = scope
             try:
-                return bytes(await self._stream.receive_some(size))
+                self._received = bytes(await self._stream.receive_some(max_bytes))
             except trio.BrokenResourceError as exc:
                 if isinstance(exc.__cause__, ssl.SSLEOFError):
                     raise TruncatedError("the connection ended without TLS's closing message") from exc
@@ -48,7 +54,12 @@ class ForeignTransport(Transport):
             finally:
                 if self._receiving is scope:
                     self._receiving = None
-        raise Woken
+            return
+        raise trio.ClosedResourceError("woken")
+
+    def receive_now(self, max_bytes: int) -> bytes | None:
+        data, self._received = self._received, None
+        return data
 
     def wake(self) -> None:
         if self._receiving is not None:
@@ -74,9 +85,11 @@ class ForeignTransport(Transport):
         await self._stream.send_eof()
 
     async def aclose(self) -> None:
+        self._closed = True
         await self._stream.aclose()
 
     async def abort(self) -> None:
+        self._closed = True
         innermost = self._stream
         while isinstance(innermost, trio.SSLStream):
             innermost = innermost.transport_stream

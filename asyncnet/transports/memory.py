@@ -11,7 +11,7 @@ import trio
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from asyncnet.transports.address import NOWHERE, Address
-from asyncnet.transports.base import Data, Transport, Woken, checked_size
+from asyncnet.transports.base import Data, Transport
 
 CAPACITY = 65536
 """How many bytes one direction holds before its sender has to wait."""
@@ -62,8 +62,11 @@ class MemoryTransport(Transport):
         self._sending = False
         self._woken = False
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        size = checked_size(max_bytes)
+    @property
+    def is_open(self) -> bool:
+        return not self._closed
+
+    async def wait_receivable(self, max_bytes: int) -> None:
         await checkpoint()
         pipe = self._incoming
         self._check_open()
@@ -79,11 +82,17 @@ class MemoryTransport(Transport):
                     pipe.reader = None
             self._check_open()
             if self._woken:
-                raise Woken
+                raise trio.ClosedResourceError("woken")
+
+    def receive_now(self, max_bytes: int) -> bytes | None:
+        pipe = self._incoming
+        self._check_open()
+        if not pipe.readable:
+            return None
         if pipe.reset and not pipe.data:
             raise trio.BrokenResourceError("the peer has reset the connection")
-        data = bytes(pipe.data[:size])
-        del pipe.data[:size]
+        data = bytes(pipe.data[:max_bytes])
+        del pipe.data[:max_bytes]
         if data:
             pipe.changed()
         return data

@@ -11,7 +11,7 @@ What could go wrong, and why it does not:
 
 - *The descriptor's number is used again.* It is kept as an integer and set to -1 before the socket closes; whoever
   waits on it is told by `trio.lowlevel.notify_closing`, and sees -1.
-- *`wake`.* The same call ends a wait without closing anything. The receiver raises `Woken` while the descriptor is
+- *`wake`.* The same call ends a wait without closing anything. The receiver looks whether the descriptor is still
   open; a sender that waits at that moment on the same descriptor just waits again.
 - *Readable, and yet nothing to read.* Linux may say so for a moment; the receive waits again.
 - *A reset on close.* `SO_LINGER` with no time makes the kernel send RST instead of FIN: `abort` uses it, so that a
@@ -23,7 +23,8 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from typing import BinaryIO
+from collections.abc import Coroutine
+from typing import Any, BinaryIO
 
 import trio
 from trio.lowlevel import (
@@ -36,7 +37,7 @@ from trio.lowlevel import (
 )
 
 from asyncnet.transports.address import NOWHERE, Address
-from asyncnet.transports.base import RECEIVE_SIZE, Data, Transport, Woken, checked_size
+from asyncnet.transports.base import RECEIVE_SIZE, Data, Transport
 
 HAS_SENDFILE = hasattr(os, "sendfile")
 
@@ -68,18 +69,18 @@ class DescriptorTransport(Transport):
             self._peer = peer_address(self._socket)
         return self._peer
 
+    @property
+    def is_open(self) -> bool:
+        return self._descriptor != -1
+
+    def wait_receivable(self, max_bytes: int) -> Coroutine[Any, Any, None]:
+        if self._descriptor == -1:
+            raise trio.ClosedResourceError("this connection was closed")
+        return wait_readable(self._descriptor)
+
     def wake(self) -> None:
         if self._descriptor != -1:
             notify_closing(self._descriptor)
-
-    async def _wait_readable(self) -> None:
-        """Wait for something to receive; raises `Woken` if `wake` was called meanwhile."""
-        try:
-            await wait_readable(self._descriptor)
-        except trio.ClosedResourceError:
-            if self._descriptor != -1:
-                raise Woken from None
-            raise
 
     async def _wait_writable(self) -> None:
         while True:
@@ -145,11 +146,11 @@ class DescriptorTransport(Transport):
         """Receive and drop what still arrives, below TLS, until the peer ends or `limit` bytes have come."""
         while limit > 0:
             try:
-                await self._wait_readable()
+                await wait_readable(self._descriptor)
                 count = len(socket.socket.recv(self._socket, RECEIVE_SIZE))
             except BlockingIOError:
                 continue
-            except (OSError, Woken):
+            except OSError:
                 return
             if not count:
                 return
@@ -168,24 +169,13 @@ class SocketTransport(DescriptorTransport):
 
     can_half_close = True
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        size = checked_size(max_bytes)
-        if self._descriptor == -1:
-            raise trio.ClosedResourceError("this connection was closed")
-        while True:
-            # The body of _wait_readable, written out: one coroutine less on the way of every message.
-            try:
-                await wait_readable(self._descriptor)
-            except trio.ClosedResourceError:
-                if self._descriptor != -1:
-                    raise Woken from None
-                raise
-            try:
-                return self._socket.recv(size)
-            except BlockingIOError:
-                continue
-            except OSError as exc:
-                raise self._failure(exc) from exc
+    def receive_now(self, max_bytes: int) -> bytes | None:
+        try:
+            return self._socket.recv(max_bytes)
+        except BlockingIOError:
+            return None
+        except OSError as exc:
+            raise self._failure(exc) from exc
 
     def send_now(self, data: Data) -> int:
         try:

@@ -25,13 +25,14 @@ from __future__ import annotations
 
 import socket
 import ssl
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
-from trio.lowlevel import checkpoint
+from trio.lowlevel import checkpoint, wait_readable
 
 from asyncnet.errors import EndOfStream, LocalProtocolError, RemoteProtocolError
-from asyncnet.transports.base import Data, TLSInfo, TruncatedError, checked_size
+from asyncnet.transports.base import Data, TLSInfo, TruncatedError
 from asyncnet.transports.certificates import ServerTLS
 from asyncnet.transports.client_hello import MAX_CLIENT_HELLO, ClientHello, parse_client_hello
 from asyncnet.transports.foreign import ForeignTransport
@@ -49,14 +50,15 @@ PIECE = 65536
 class TLSTransport(DescriptorTransport):
     """TLS on a connected, non-blocking socket."""
 
-    __slots__ = ("_retry",)
+    __slots__ = ("_retry", "_wants_to_write")
 
     can_half_close = False
     _socket: ssl.SSLSocket
 
     def __init__(self, beneath: SocketTransport, sock: ssl.SSLSocket) -> None:
         super().__init__(sock, beneath._local, beneath._peer)
-        self._retry = 0
+        self._retry = 0  # how many bytes a write that wanted to wait had
+        self._wants_to_write = False  # what the last read waits for
 
     async def handshake(self, server_name: str | None) -> None:
         """Shake hands. Raises `ssl.SSLError` and its kin; the transport is of no use then."""
@@ -64,32 +66,35 @@ class TLSTransport(DescriptorTransport):
             try:
                 self._socket.do_handshake()
             except ssl.SSLWantReadError:
-                await self._wait_readable()
+                await wait_readable(self._descriptor)
             except ssl.SSLWantWriteError:
                 await self._wait_writable()
             else:
                 self.tls = TLSInfo(self._socket, server_name)
                 return
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        size = checked_size(max_bytes)
+    def wait_receivable(self, max_bytes: int) -> Coroutine[Any, Any, None]:
         if self._descriptor == -1:
             raise trio.ClosedResourceError("this connection was closed")
         if self._socket.pending():
-            await checkpoint()
-        else:
-            await self._wait_readable()
-        while True:
-            try:
-                return self._socket.recv(size)
-            except ssl.SSLWantReadError:
-                await self._wait_readable()
-            except ssl.SSLWantWriteError:
-                await self._wait_writable()
-            except ssl.SSLEOFError as exc:
-                raise TruncatedError("the connection ended without TLS's closing message") from exc
-            except OSError as exc:
-                raise self._failure(exc) from exc
+            return checkpoint()
+        if self._wants_to_write:
+            return self._wait_writable()
+        return wait_readable(self._descriptor)
+
+    def receive_now(self, max_bytes: int) -> bytes | None:
+        self._wants_to_write = False
+        try:
+            return self._socket.recv(max_bytes)
+        except ssl.SSLWantReadError:
+            return None
+        except ssl.SSLWantWriteError:
+            self._wants_to_write = True
+            return None
+        except ssl.SSLEOFError as exc:
+            raise TruncatedError("the connection ended without TLS's closing message") from exc
+        except OSError as exc:
+            raise self._failure(exc) from exc
 
     def send_now(self, data: Data) -> int:
         if len(data) > PIECE:
@@ -175,7 +180,7 @@ async def _inspect_hello(transport: SocketTransport, tls: ServerTLS) -> str | No
     lowered = False
     try:
         while True:
-            await transport._wait_readable()
+            await transport.wait_receivable(1)
             data = sock.recv(MAX_CLIENT_HELLO, socket.MSG_PEEK)
             if len(data) < needed and len(data) <= seen:
                 raise EndOfStream("the client left before its hello was complete")

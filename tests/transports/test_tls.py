@@ -370,10 +370,10 @@ async def test_a_hello_in_one_byte_segments_is_read_without_spinning(files: tupl
     class Counting(SocketTransport):
         __slots__ = ()
 
-        async def _wait_readable(self) -> None:
+        def wait_receivable(self, max_bytes: int) -> object:
             nonlocal waits
             waits += 1
-            await super()._wait_readable()
+            return super().wait_receivable(max_bytes)
 
     far._transport.__class__ = Counting
     async with trio.open_nursery() as nursery:
