@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias, overload
 from urllib.parse import unquote_to_bytes
 
 from asyncnet.errors import LocalProtocolError
@@ -52,18 +52,17 @@ class Headers:
 
     def add(self, name: str | bytes, value: str | bytes) -> None:
         """Append a field, beside those of the same name."""
-        name, value = _encode(name), _encode(value).strip(b" \t")
-        if _is_name(name) is None:
-            raise LocalProtocolError(f"not a header name: {name!r}")
-        if _is_value(value) is None:
-            raise LocalProtocolError(f"a control character in the value of {name.decode('ascii')}: {value!r}")
-        self.raw.append((name.lower(), value))
+        self.raw.append(_field(name, value))
 
     def get_all(self, name: str) -> list[str]:
         """The values of every field of that name, in order."""
         key = name.lower().encode("latin-1")
         return [value.decode("latin-1") for field, value in self.raw if field == key]
 
+    @overload
+    def get(self, name: str) -> str | None: ...
+    @overload
+    def get(self, name: str, default: str) -> str: ...
     def get(self, name: str, default: str | None = None) -> str | None:
         """The field's value; several are joined by commas, which means the same (RFC 9110 section 5.3).
 
@@ -80,11 +79,9 @@ class Headers:
 
     def __setitem__(self, name: str, value: str | bytes) -> None:
         """Replace every field of that name by one."""
-        before = self.raw
-        self.raw = []
-        self.add(name, value)
-        key = self.raw[0][0]
-        self.raw = [item for item in before if item[0] != key] + self.raw
+        field = _field(name, value)
+        self.raw = [item for item in self.raw if item[0] != field[0]]
+        self.raw.append(field)
 
     def setdefault(self, name: str, value: str | bytes) -> None:
         """Add the field unless there is one of that name."""
@@ -114,6 +111,15 @@ class Headers:
 
     def __repr__(self) -> str:
         return f"Headers({list(self)!r})"
+
+
+def _field(name: str | bytes, value: str | bytes) -> tuple[bytes, bytes]:
+    name, value = _encode(name), _encode(value).strip(b" \t")
+    if _is_name(name) is None:
+        raise LocalProtocolError(f"not a header name: {name!r}")
+    if _is_value(value) is None:
+        raise LocalProtocolError(f"a control character in the value of {name.decode('ascii')}: {value!r}")
+    return name.lower(), value
 
 
 def _encode(text: str | bytes) -> bytes:
@@ -226,7 +232,11 @@ class Response:
             raise LocalProtocolError(f"not the status of a final response: {status}")
         self.status = int(status)
         self.headers = headers if isinstance(headers, Headers) else Headers(headers)
-        self.body: Body = body.encode() if isinstance(body, str) else body
+        if isinstance(body, str):
+            body = body.encode()
+        if not isinstance(body, (bytes, FileBody, AsyncIterable)):
+            raise TypeError(f"not a body: {body!r}")
+        self.body: Body = body
 
     @classmethod
     def text(cls, text: str, status: int = 200, headers: Headers | HeaderItems = ()) -> Response:
