@@ -35,10 +35,6 @@ class RequestHead(NamedTuple):
 class Engine(Protocol):
     """What the server needs of an HTTP/1.x engine. One serves a connection, message after message."""
 
-    @property
-    def head_begun(self) -> bool:
-        """Whether a part of a head has come, but not all of it."""
-
     def receive_head(self, data: bytes) -> tuple[RequestHead, bytes] | None:
         """Take what arrived of a request's head: the head and what lies behind it, or None while more is needed.
 
@@ -104,10 +100,6 @@ class H11Engine:
         self._head = HeadReader(self._limits)
         self._body: BodyDecoder = LengthDecoder(0)
         self._h11 = h11.Connection(h11.SERVER, self._limits.head)
-
-    @property
-    def head_begun(self) -> bool:
-        return self._head.begun
 
     def receive_head(self, data: bytes) -> tuple[RequestHead, bytes] | None:
         result = self._head.feed(data)

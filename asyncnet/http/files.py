@@ -272,7 +272,7 @@ _PAGE = """<!DOCTYPE html>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 56rem; margin: 0 auto; padding: 1rem; }}
 h1 {{ font-size: 1.2rem; overflow-wrap: anywhere; }}
 table {{ width: 100%; border-collapse: collapse; }}
-td {{ padding: .4rem .25rem; border-top: 1px solid #8884; }}
+td {{ padding: .4rem .5rem; border-top: 1px solid #8884; }}
 td:first-child {{ overflow-wrap: anywhere; }}
 td + td {{ text-align: right; white-space: nowrap; opacity: .7; font-variant-numeric: tabular-nums; }}
 a {{ text-decoration: none; }}

@@ -74,7 +74,7 @@ _find_host = re.compile(rb"\r\nhost:[ \t]*" + _HOST + rb"(?::[0-9]{0,5})?[ \t]*\
 _find_codings = re.compile(rb"\r\ntransfer-encoding:([^\r]*)").findall
 _find_lengths = re.compile(rb"\r\ncontent-length:([^\r]*)").findall
 _is_length = re.compile(rb"[0-9]{1,19}").fullmatch
-_is_codings = re.compile(rb"(?!.*\bchunked\b.*,)(?:" + _TOKEN + rb"[ \t]*,[ \t]*)+chunked").fullmatch
+_is_token = re.compile(_TOKEN).fullmatch
 
 
 class HeadReader:
@@ -89,11 +89,6 @@ class HeadReader:
         self._line = 0  # where the line begins that has not ended yet
         self._scanned = 0  # up to where that line holds no LF
         self._fields = 0
-
-    @property
-    def begun(self) -> bool:
-        """Whether anything of a request has arrived."""
-        return bool(self._buffer)
 
     def feed(self, data: bytes) -> tuple[Head, bytes] | None:
         """Take what arrived. The head and what lies behind it, or None while more is needed.
@@ -211,8 +206,10 @@ def _check_codings(values: list[bytes], is_1_0: bool) -> None:
         raise RequestError(400, "more than one Transfer-Encoding field")
     if value == b"chunked":
         return
-    # A well-formed list that ends in chunked is honest about a coding that we do not have; all else is a trick.
-    raise RequestError(501 if _is_codings(value) else 400, "a transfer coding other than chunked")
+    *others, last = [coding.strip(b" \t") for coding in value.split(b",")]
+    if others and last == b"chunked" and last not in others and all(map(_is_token, others)):
+        raise RequestError(501, "a transfer coding besides chunked")  # honest about a coding that we do not have
+    raise RequestError(400, "a malformed Transfer-Encoding")
 
 
 def _length(values: list[bytes]) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asyncnet.errors import LocalProtocolError
 from asyncnet.http.engine import Engine, H11Engine, RequestHead
@@ -70,6 +72,24 @@ class TestRefusing:
         with pytest.raises(RequestError) as caught:
             make_engine(body=4).receive_head(b"POST / HTTP/1.0\r\nContent-Length: 5\r\n\r\n")
         assert caught.value.status == 413
+
+
+names = st.sampled_from(["X-A", "accept", "Cookie", "upgrade", "connection", "expect", "keep-alive"])
+values = st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]), max_size=20)
+
+
+@given(
+    st.sampled_from(["GET", "HEAD", "OPTIONS", "X!#$%&'*+-.^_`|~1"]),
+    st.sampled_from(["/", "/a?b=[]{}|^`\\", "http://a", "http://[::1]:1/x?"]),
+    st.sampled_from(["1.0", "1.1"]),
+    st.lists(st.tuples(names, values), max_size=5),
+)
+def test_what_the_strict_check_accepts_the_parser_understands_alike(
+    method: str, target: str, version: str, fields: list[tuple[str, str]]
+) -> None:
+    lines = [f"{method} {target} HTTP/{version}", "Host: a", *(f"{name}:{value}" for name, value in fields), "", ""]
+    result = H11Engine(HTTPLimits()).receive_head("\r\n".join(lines).encode("latin-1"))
+    assert result == (RequestHead(method, target, version, Headers([("host", "a"), *fields])), b"")
 
 
 class TestSending:

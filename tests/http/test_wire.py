@@ -198,6 +198,11 @@ class TestHeadsThatAreRefused:
             b"chunked gzip",
             b"chu nked",
             b"\xa0chunked",
+            b"gzip, chunked, chunked",
+            b"gzip;q=1, chunked",
+            b"g zip, chunked",
+            b", chunked",
+            b"chunked " * 1000 + b", chunked",
         ],
     )
     def test_an_odd_transfer_coding(self, value: bytes) -> None:
