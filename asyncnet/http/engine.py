@@ -86,26 +86,25 @@ class _Passing:
 class H11Engine:
     """`Engine` with h11 as its parser and its writer.
 
-    h11 never sees a request's body, so that each message gets an h11 connection of its own. It still keeps the rules
-    of the response: which framing, how many bytes, whether the connection can go on.
+    h11 never sees a request's body, so that each message gets an h11 connection of its own, from its head to the end
+    of its response. It still keeps the rules of the response: which framing, how many bytes, whether the connection
+    can go on.
     """
 
     __slots__ = ("_body", "_h11", "_head", "_limits")
+    _h11: h11.Connection  # there while a message is at hand: idle connections are many
 
     def __init__(self, limits: HTTPLimits) -> None:
         self._limits = limits
-        self._begin()
-
-    def _begin(self) -> None:
-        self._head = HeadReader(self._limits)
+        self._head = HeadReader(limits)
         self._body: BodyDecoder = LengthDecoder(0)
-        self._h11 = h11.Connection(h11.SERVER, self._limits.head)
 
     def receive_head(self, data: bytes) -> tuple[RequestHead, bytes] | None:
         result = self._head.feed(data)
         if result is None:
             return None
         head, rest = result
+        self._h11 = h11.Connection(h11.SERVER, self._limits.head)
         try:
             self._h11.receive_data(head.raw)
             event = self._h11.next_event()
@@ -160,5 +159,6 @@ class H11Engine:
     def next_message(self) -> bool:
         if self._h11.our_state is not h11.DONE or not self._body.ended:
             return False
-        self._begin()
+        del self._h11
+        self._head = HeadReader(self._limits)
         return True
