@@ -1,0 +1,221 @@
+"""Names below a root, and no way out of it. HTTP files, FTP and the examples resolve every name here.
+
+Theory of operation
+===================
+
+A path that was checked and is then opened by its name may have become another one in between: somebody has swapped a
+folder for a symlink. So on systems whose `open` takes a directory's descriptor, a name is walked component by
+component, each opened with `O_NOFOLLOW` relative to the descriptor of the one before, and the last one is used
+relative to the folder it was found in. What a name means is settled by what was opened, never by a second look.
+
+- *`..`, empty, `.`, absolute.* No component of a caller's name may be any of these, hold a slash, a backslash or NUL,
+  or be longer than 255 bytes. Splitting a request's path is the caller's work, decoding it too: once.
+- *Symlinks* are read and walked by hand. A relative target goes on where the link is, and its `..` stop at the root;
+  an absolute one must begin with the root's own path. What leads out is refused; after 40 links so is the rest.
+- *Bytes that are no UTF-8* come as surrogates (PEP 383) and reach the file system as the bytes they were.
+- *What is not a file.* Opening a pipe would wait for its other end, opening a device may do anything: files are
+  opened without waiting, and whatever turns out not to be a regular file is refused.
+
+Without such an `open` (Windows) the real path is computed and compared with the root's. That leaves the race above to
+whoever can change the folder from inside, and is the best there is.
+
+Everything here may wait for a disk: call it in a thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+
+from asyncnet.errors import ConfigurationError
+
+MAX_NAME = 255
+"""The longest component, in bytes: what file systems take."""
+MAX_LINKS = 40
+"""Symlinks on the way to one name: what Linux takes."""
+
+_HAS_DIR_FD = {os.open, os.stat, os.readlink} <= os.supports_dir_fd and os.scandir in os.supports_fd
+# O_PATH (Linux) needs no right to read the folders on the way. Missing flags are 0.
+_FOLDER = os.O_RDONLY | getattr(os, "O_PATH", 0) | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
+_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+
+
+class OutsideRoot(PermissionError):
+    """The name, or a symlink on its way, leads out of the root; or it could never name anything below it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(errno.EACCES, "not below the root", name)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One name in a folder, and what it stands for: for a symlink, what it leads to."""
+
+    name: str
+    stat: os.stat_result
+
+    @property
+    def is_folder(self) -> bool:
+        return stat.S_ISDIR(self.stat.st_mode)
+
+
+class Beneath:
+    """The files below `root`, named by sequences of components; an empty one is the root itself.
+
+    With `follow` false every symlink is refused, not only those that lead out. Raises `ConfigurationError` if `root`
+    is no folder. Methods raise `OutsideRoot` and the other `OSError`s of their system calls. Synchronous: see above.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], *, follow: bool = True) -> None:
+        self.root = os.path.realpath(root)
+        """The root's own path, free of symlinks."""
+        self.follow = follow
+        if not os.path.isdir(self.root):
+            raise ConfigurationError(f"not a folder: {os.fspath(root)}")
+
+    def stat(self, names: Sequence[str]) -> os.stat_result:
+        """What the name stands for, symlinks followed."""
+        with self._locate(names) as (folder, name):
+            return os.stat(name, dir_fd=folder, follow_symlinks=False)
+
+    def open(self, names: Sequence[str]) -> io.FileIO:
+        """The regular file of that name, for reading, unbuffered.
+
+        Raises `IsADirectoryError` for a folder and `OutsideRoot` for pipes, sockets and devices.
+        """
+        with self._locate(names) as (folder, name):
+            file = io.FileIO(name, opener=lambda path, _: os.open(path, _READ | _NO_FOLLOW, dir_fd=folder))
+        try:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OutsideRoot(name)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def scan(self, names: Sequence[str], *, limit: int | None = None) -> list[Entry]:
+        """What is in the folder, in no order, `limit` entries at most.
+
+        What vanishes meanwhile, what could not be named here, and symlinks that lead nowhere or out are left out.
+        """
+        with self._locate(names) as (folder, name), _opened_folder(name, folder) as opened, os.scandir(opened) as found:
+            return list(islice((entry for item in found if (entry := self._entry(names, item))), limit))
+
+    def _entry(self, names: Sequence[str], item: os.DirEntry[str]) -> Entry | None:
+        try:
+            check_name(item.name)
+            if item.is_symlink():
+                return Entry(item.name, self.stat([*names, item.name]))
+            return Entry(item.name, item.stat(follow_symlinks=False))
+        except OSError:
+            return None
+
+    @contextmanager
+    def _locate(self, names: Sequence[str]) -> Iterator[tuple[int | None, str]]:
+        """The folder that the name is in, as a descriptor, and its last component there, which is no symlink.
+
+        It need not exist. Where there are no such descriptors: None and the whole real path.
+        """
+        for name in names:
+            check_name(name)
+        if not _HAS_DIR_FD:
+            yield None, self._real_path(names)
+            return
+        folders = [os.open(self.root, _FOLDER)]
+        try:
+            last = self._walk(names, folders)
+            yield folders[-1], last
+        finally:
+            for folder in folders:
+                os.close(folder)
+
+    def _walk(self, names: Sequence[str], folders: list[int]) -> str:
+        """Open folder after folder; `folders` is the way from the root to where the walk has come."""
+        ahead = list(reversed(names))
+        links = 0
+        while ahead:
+            name = ahead.pop()
+            if name in ("", "."):
+                continue
+            if name == "..":
+                if len(folders) == 1:
+                    raise OutsideRoot("/".join(names))
+                os.close(folders.pop())
+                continue
+            target = _link_target(name, folders[-1])
+            if target is None:
+                if not ahead:
+                    return name
+                folders.append(os.open(name, _FOLDER, dir_fd=folders[-1]))
+                continue
+            links += 1
+            if not self.follow:
+                raise OutsideRoot("/".join(names))
+            if links > MAX_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), "/".join(names))
+            if os.path.isabs(target):
+                target = self._below_root(target)
+                while len(folders) > 1:
+                    os.close(folders.pop())
+            ahead.extend(reversed(target.split("/")))
+        return "."
+
+    def _below_root(self, target: str) -> str:
+        root = self.root.rstrip("/")
+        if target != root and not target.startswith(root + "/"):
+            raise OutsideRoot(target)
+        return target[len(root) :]
+
+    def _real_path(self, names: Sequence[str]) -> str:
+        plain = os.path.join(self.root, *names)
+        real = os.path.realpath(plain)
+        try:
+            is_below = os.path.commonpath((self.root, real)) == self.root
+        except ValueError:  # another drive
+            is_below = False
+        if not is_below or (real != plain and not self.follow):
+            raise OutsideRoot("/".join(names))
+        return real
+
+
+_FORBIDDEN = frozenset("/\\\0:" if os.name == "nt" else "/\\\0")
+
+
+def check_name(name: str) -> None:
+    """Raise `OutsideRoot` unless `name` can be one component: see the rules above."""
+    try:
+        length = len(name.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        raise OutsideRoot(name) from None
+    if name in ("", ".", "..") or length > MAX_NAME or not _FORBIDDEN.isdisjoint(name):
+        raise OutsideRoot(name)
+
+
+def _link_target(name: str, folder: int) -> str | None:
+    """Where the symlink leads; None for what is no symlink, or is not there."""
+    try:
+        return os.readlink(name, dir_fd=folder)
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOENT):
+            return None
+        raise
+
+
+@contextmanager
+def _opened_folder(name: str, folder: int | None) -> Iterator[int | str]:
+    """What `scandir` takes: a descriptor, where it takes one."""
+    if folder is None:
+        yield name
+        return
+    opened = os.open(name, os.O_RDONLY | os.O_DIRECTORY | _NO_FOLLOW, dir_fd=folder)
+    try:
+        yield opened
+    finally:
+        os.close(opened)

@@ -1,0 +1,254 @@
+"""Names below a root: what is reached, and that nothing outside ever is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from asyncnet import beneath
+from asyncnet.beneath import MAX_LINKS, Beneath, OutsideRoot
+from asyncnet.errors import ConfigurationError
+
+
+@pytest.fixture(params=["by descriptor", "by path"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Both ways of resolving: with directory descriptors, and the fallback without."""
+    if request.param == "by path":
+        monkeypatch.setattr(beneath, "_HAS_DIR_FD", False)
+    before = set(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
+    yield request.param
+    if before is not None:
+        assert set(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A root with a few files, and a secret beside it."""
+    root = tmp_path / "root"
+    (root / "folder" / "deep").mkdir(parents=True)
+    (root / "file.txt").write_text("file")
+    (root / "folder" / "inner.txt").write_text("inner")
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "key").write_text("secret")
+    (tmp_path / "root-too").mkdir()
+    (tmp_path / "root-too" / "key").write_text("secret")
+    return root
+
+
+def read(root: Path, *names: str) -> str:
+    with Beneath(root).open(names) as file:
+        return file.read().decode()
+
+
+@pytest.mark.usefixtures("way")
+class TestNames:
+    def test_files_are_opened_by_their_components(self, tree: Path) -> None:
+        assert read(tree, "file.txt") == "file"
+        assert read(tree, "folder", "inner.txt") == "inner"
+
+    def test_the_empty_name_is_the_root(self, tree: Path) -> None:
+        assert os.path.samestat(Beneath(tree).stat([]), os.stat(tree))
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "",
+            ".",
+            "..",
+            "/",
+            "a/b",
+            "/etc/passwd",
+            "../secret/key",
+            "..\\secret",
+            "a\\b",
+            "\0",
+            "file.txt\0",
+            "\udc2f",
+        ],
+    )
+    def test_a_component_that_could_lead_elsewhere_is_refused(self, tree: Path, name: str) -> None:
+        for names in ([name], ["folder", name], [name, "file.txt"]):
+            for method in (Beneath(tree).open, Beneath(tree).stat, Beneath(tree).scan):
+                with pytest.raises(OutsideRoot):
+                    method(names)
+
+    def test_a_component_may_have_255_bytes(self, tree: Path) -> None:
+        for name in ("a" * 255, "ä" * 127):
+            (tree / name).write_text("long")
+            assert read(tree, name) == "long"
+        for name in ("a" * 256, "ä" * 128):
+            with pytest.raises(OutsideRoot):
+                Beneath(tree).stat([name])
+
+    def test_bytes_that_are_no_utf_8_reach_the_file_of_that_name(self, tree: Path) -> None:
+        Path(os.fsdecode(os.fsencode(tree) + b"/caf\xe9")).write_text("latin")
+        assert read(tree, b"caf\xe9".decode("utf-8", "surrogateescape")) == "latin"
+
+    def test_what_is_missing_or_no_folder_says_so(self, tree: Path) -> None:
+        with pytest.raises(FileNotFoundError):
+            Beneath(tree).open(["missing"])
+        with pytest.raises(FileNotFoundError):
+            Beneath(tree).stat(["missing", "file.txt"])
+        with pytest.raises(NotADirectoryError):
+            Beneath(tree).stat(["file.txt", "x"])
+        with pytest.raises(NotADirectoryError):
+            Beneath(tree).scan(["file.txt"])
+        with pytest.raises(IsADirectoryError):
+            Beneath(tree).open(["folder"])
+
+    def test_a_root_that_is_no_folder_is_a_configuration_error(self, tree: Path) -> None:
+        with pytest.raises(ConfigurationError):
+            Beneath(tree / "file.txt")
+        with pytest.raises(ConfigurationError):
+            Beneath(tree / "missing")
+
+    def test_a_pipe_is_refused_without_waiting_for_its_other_end(self, tree: Path) -> None:
+        os.mkfifo(tree / "pipe")
+        with pytest.raises(OutsideRoot):
+            Beneath(tree).open(["pipe"])
+
+
+@pytest.mark.usefixtures("way")
+class TestSymlinks:
+    @pytest.mark.parametrize("target", ["file.txt", "./file.txt", "folder/../file.txt", "folder/deep/../../file.txt"])
+    def test_a_link_that_stays_inside_is_followed(self, tree: Path, target: str) -> None:
+        (tree / "link").symlink_to(target)
+        assert read(tree, "link") == "file"
+
+    def test_a_link_in_a_folder_goes_on_from_there(self, tree: Path) -> None:
+        (tree / "folder" / "up").symlink_to("../file.txt")
+        (tree / "folder" / "deep" / "side").symlink_to("../inner.txt")
+        (tree / "short").symlink_to("folder/deep/")
+        assert read(tree, "folder", "up") == "file"
+        assert read(tree, "short", "side") == "inner"
+
+    def test_an_absolute_link_into_the_root_is_followed(self, tree: Path) -> None:
+        (tree / "folder" / "absolute").symlink_to(tree / "file.txt")
+        (tree / "itself").symlink_to(tree)
+        assert read(tree, "folder", "absolute") == "file"
+        assert read(tree, "itself", "folder", "inner.txt") == "inner"
+
+    @pytest.mark.parametrize(
+        "target",
+        [
+            "../secret/key",
+            "folder/../../secret/key",
+            "/etc/hostname",
+            "{root}/../secret/key",
+            "{root}-too/key",
+            "/",
+            "..",
+        ],
+    )
+    def test_a_link_that_leads_out_is_refused(self, tree: Path, target: str) -> None:
+        (tree / "link").symlink_to(target.format(root=tree))
+        for names in (["link"], ["link", "key"]):
+            with pytest.raises(OutsideRoot):
+                Beneath(tree).stat(names)
+            with pytest.raises(OutsideRoot):
+                Beneath(tree).open(names)
+
+    def test_a_linked_folder_outside_is_refused(self, tree: Path) -> None:
+        (tree / "out").symlink_to("../secret")
+        with pytest.raises(OutsideRoot):
+            read(tree, "out", "key")
+        with pytest.raises(OutsideRoot):
+            Beneath(tree).scan(["out"])
+
+    def test_links_that_go_in_a_circle_end(self, tree: Path) -> None:
+        (tree / "a").symlink_to("b")
+        (tree / "b").symlink_to("a")
+        with pytest.raises(OSError, match=r"."):
+            Beneath(tree).open(["a"])
+
+    def test_no_link_is_followed_where_the_policy_says_so(self, tree: Path) -> None:
+        (tree / "link").symlink_to("file.txt")
+        (tree / "short").symlink_to("folder")
+        for names in (["link"], ["short", "inner.txt"]):
+            with pytest.raises(OutsideRoot):
+                Beneath(tree, follow=False).open(names)
+
+    def test_a_root_that_is_a_link_itself_is_fine(self, tree: Path) -> None:
+        alias = tree.parent / "alias"
+        alias.symlink_to(tree)
+        assert read(alias, "file.txt") == "file"
+
+
+@pytest.mark.usefixtures("way")
+class TestScanning:
+    def test_a_folder_shows_what_can_be_reached(self, tree: Path) -> None:
+        (tree / "inside").symlink_to("folder")
+        (tree / "outside").symlink_to("../secret")
+        (tree / "nowhere").symlink_to("missing")
+        (tree / "back\\slash").write_text("")
+        found = {entry.name: entry.is_folder for entry in Beneath(tree).scan([])}
+        assert found == {"file.txt": False, "folder": True, "inside": True}
+        assert {entry.name for entry in Beneath(tree).scan(["inside"])} == {"inner.txt", "deep"}
+
+    def test_no_more_is_read_than_asked_for(self, tree: Path) -> None:
+        assert len(Beneath(tree).scan([], limit=1)) == 1
+
+    def test_sizes_are_those_of_the_files(self, tree: Path) -> None:
+        (tree / "link").symlink_to("file.txt")
+        sizes = {entry.name: entry.stat.st_size for entry in Beneath(tree).scan([]) if not entry.is_folder}
+        assert sizes == {"file.txt": 4, "link": 4}
+
+
+def test_a_chain_of_links_may_have_forty(tree: Path) -> None:
+    (tree / "link0").symlink_to("file.txt")
+    for index in range(1, MAX_LINKS + 1):
+        (tree / f"link{index}").symlink_to(f"link{index - 1}")
+    assert read(tree, f"link{MAX_LINKS - 1}") == "file"
+    with pytest.raises(OSError, match="symbolic links"):
+        read(tree, f"link{MAX_LINKS}")
+
+
+def test_a_folder_swapped_for_a_link_on_the_way_is_refused(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_open = os.open
+
+    def open_after_swap(path: str, flags: int, *args: object, dir_fd: int | None = None) -> int:
+        if path == "folder":
+            os.rename(tree / "folder", tree / "gone")
+            (tree / "folder").symlink_to("../secret")
+        return real_open(path, flags, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", open_after_swap)
+    with pytest.raises(OSError, match=r"directory|symbolic"):
+        Beneath(tree).open(["folder", "key"])
+
+
+def test_a_file_swapped_for_a_link_before_it_is_opened_is_refused(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_open = os.open
+
+    def open_after_swap(path: str, flags: int, *args: object, dir_fd: int | None = None) -> int:
+        if path == "file.txt":
+            os.unlink(tree / "file.txt")
+            (tree / "file.txt").symlink_to("../secret/key")
+        return real_open(path, flags, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", open_after_swap)
+    with pytest.raises(OSError, match="symbolic links"):
+        Beneath(tree).open(["file.txt"])
+
+
+names = st.lists(
+    st.sampled_from(["..", ".", "", "folder", "file.txt", "up", "out", "root", "secret", "key", "/", "deep"])
+)
+
+
+@given(names)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_name_reads_the_secret(tree: Path, names: list[str]) -> None:
+    for name, target in (("up", ".."), ("out", "../secret"), ("folder/up", ".."), ("folder/out", "../../secret")):
+        if not (tree / name).is_symlink():
+            (tree / name).symlink_to(target)
+    try:
+        with Beneath(tree).open(names) as file:
+            assert file.read() in (b"file", b"inner")
+    except OSError:
+        pass
