@@ -60,14 +60,16 @@ class PlaintextAfterUpgrade(RemoteProtocolError):
 class EndpointError(AsyncnetError, ValueError):
     """An endpoint string is wrong. `text` is the string, `position` the index of the character at fault.
 
-    The message shows the string with a caret beneath the place.
+    The message shows the string with a caret beneath the place, each unprintable character as U+FFFD: it is made for
+    a terminal.
     """
 
     def __init__(self, text: str, position: int, problem: str) -> None:
         self.text = text
         self.position = position
         self.problem = problem
-        super().__init__(f"{problem}\n  {text}\n  {' ' * position}^")
+        shown = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+        super().__init__(f"{problem}\n  {shown}\n  {' ' * position}^")
 
 
 class ConfigurationError(AsyncnetError):

@@ -23,7 +23,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Mount `passwd` under the command; `run` is left in the parsed arguments as `run`."""
     parser = subparsers.add_parser(
         "passwd",
-        help="make or change a user's password",
         description="Make or change an entry of a users file. The password is asked for on a terminal, and read as one"
         " line of standard input otherwise. Everything else in the file stays as it is.",
     )

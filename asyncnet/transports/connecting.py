@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 import trio
@@ -31,7 +32,7 @@ def _plain(exc: OSError, place: str) -> OSError:
     if cause is None:
         return OSError(f"cannot connect to {place}: {exc}")
     assert isinstance(cause, OSError)
-    return type(cause)(cause.errno, f"cannot connect to {place}: {cause.strerror}")
+    return type(cause)(cause.errno, f"cannot connect to {place}: {os.strerror(cause.errno or 0)}")
 
 
 async def connect_unix(path: str) -> SocketTransport:

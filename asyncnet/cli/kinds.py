@@ -1,0 +1,78 @@
+"""The kinds of service that `asyncnet serve` knows: how each is made, and the options of its own.
+
+Handlers are named as "module:name" and imported when their kind is asked for, so that a kind costs only what it needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from asyncnet.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of service."""
+
+    handler: str
+    """Where the class of the handler is."""
+    help: str
+    """What it does, in one line."""
+    add_options: Callable[[argparse.ArgumentParser], object] = lambda parser: None
+    """Adds its own options."""
+    arguments: Callable[[argparse.Namespace], Sequence[object]] = lambda args: ()
+    """What the handler is made of, from these options."""
+    takes_program: bool = False
+    """Whether a program and its arguments follow behind `--`."""
+
+    def make_handler(self, args: argparse.Namespace) -> Any:
+        """The handler. Raises ConfigurationError if it cannot be made of these options."""
+        if args.program and not self.takes_program:
+            raise ConfigurationError(f"{args.kind} takes no program behind --")
+        arguments = self.arguments(args)
+        return load(self.handler)(*arguments)
+
+
+def load(place: str) -> Any:
+    """Import "module:name"."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
+
+
+def _add_root(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--root", metavar="DIR", default=".", help="the folder to show (default: the current one)")
+
+
+def _files(args: argparse.Namespace) -> Sequence[object]:
+    return (load("asyncnet.http:Files")(args.root),)
+
+
+def _program(args: argparse.Namespace) -> Sequence[str]:
+    if not args.program:
+        raise ConfigurationError("exec needs a program: asyncnet serve exec ENDPOINT -- PROGRAM [ARGUMENT ...]")
+    name, *arguments = args.program
+    path = shutil.which(name)
+    if path is None:
+        raise ConfigurationError(f"there is no program {name!r} that may be run")
+    return (path, *arguments)
+
+
+KINDS = {
+    "echo": Kind("asyncnet.echo:EchoHandler", "send back whatever arrives (RFC 862)"),
+    "discard": Kind("asyncnet.echo:DiscardHandler", "drop whatever arrives (RFC 863)"),
+    "chargen": Kind("asyncnet.echo:ChargenHandler", "send characters without end (RFC 864)"),
+    "daytime": Kind("asyncnet.echo:DaytimeHandler", "tell the date and time, and close (RFC 867)"),
+    "time": Kind("asyncnet.echo:TimeHandler", "tell the time as a binary number, and close (RFC 868)"),
+    "exec": Kind(
+        "asyncnet.echo.exec:ExecHandler",
+        "run a program for each connection, as inetd does: the connection is its stdin and stdout",
+        arguments=_program,
+        takes_program=True,
+    ),
+    "http": Kind("asyncnet.http:HTTPHandler", "show a folder to browsers", _add_root, _files),
+}
