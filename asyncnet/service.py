@@ -94,6 +94,7 @@ class _Connection:
         "scope",
         "seen",
         "service",
+        "shakes_hands",
         "since",
         "still",
         "stream",
@@ -106,6 +107,7 @@ class _Connection:
         self.admitted = admitted  # by every middleware, which have to be told of its end
         self.since = trio.current_time()
         self.scope = trio.CancelScope(deadline=self.since + service.time_limit)
+        self.shakes_hands = False  # a PROXY header or TLS comes first, and has not ended
         self.idle = False  # its handler waits for the next request
         self.seen = 0  # bytes that had moved when the watch last came by
         self.still = 0  # rounds of the watch since then
@@ -239,6 +241,7 @@ class Service:
         self._connections: set[_Connection] = set()
         self._handshakes = 0
         self._refusing = 0
+        self._out_of_room = False
         self._room = trio.Event()
         self._accepting = trio.CancelScope()
         self._finished = trio.Event()
@@ -310,6 +313,7 @@ class Service:
                         break
                     if transport is None:
                         break
+                    self._out_of_room = False
                     self._take(transport, listener, connections)
 
     def _has_room(self, listener: Listener) -> bool:
@@ -337,14 +341,16 @@ class Service:
         await self._room.wait()
 
     async def _rest(self, exc: OSError) -> None:
-        code = errno.errorcode.get(exc.errno or 0, "an error")
-        logger.error(
-            "%s: accept says %s (%s); connections wait, %d are open: raise `ulimit -n` or lower Limits.connections",
-            self.name,
-            code,
-            exc.strerror,
-            self.open,
-        )
+        """Wait before trying again; the log is told once, until an accept has succeeded."""
+        if not self._out_of_room:
+            self._out_of_room = True
+            logger.error(
+                "%s: accept says %s (%s); connections wait, %d are open: raise `ulimit -n` or lower Limits.connections",
+                self.name,
+                errno.errorcode.get(exc.errno or 0, "an error"),
+                exc.strerror,
+                self.open,
+            )
         await trio.sleep(NO_ROOM_PAUSE)
 
     def _take(self, transport: Transport, listener: Listener, connections: trio.Nursery) -> None:
@@ -359,10 +365,15 @@ class Service:
         if reason is None:
             connection = _Connection(self, Stream(transport, self.timeouts), admitted=not self._proxy_from)
             self._connections.add(connection)
+            if self._begins_with_handshake(listener):
+                connection.shakes_hands = True
+                self._handshakes += 1
             connections.start_soon(self._guard, connection, listener)
         else:
             self._count_refusal(transport.peer, reason)
-            connections.start_soon(self._refuse, transport, self._can_refuse_aloud(listener))
+            aloud = self._can_refuse_aloud(listener)
+            self._refusing += aloud
+            connections.start_soon(self._refuse, transport, aloud)
 
     def _admit(self, peer: Address) -> str | None:
         """Ask every middleware; those that had agreed are told when a later one refuses."""
@@ -383,7 +394,6 @@ class Service:
         if not aloud or self._refusal is None:
             await transport.abort()
             return
-        self._refusing += 1
         stream = Stream(transport, self.timeouts)
         try:
             stream.write(self._refusal)
@@ -404,7 +414,7 @@ class Service:
         try:
             with connection.scope:
                 try:
-                    if self._begins_with_handshake(listener):
+                    if connection.shakes_hands:
                         await self._shake_hands(connection, listener)
                     for middleware in self._middleware:
                         middleware.dress(stream)
@@ -432,26 +442,28 @@ class Service:
     async def _shake_hands(self, connection: _Connection, listener: Listener) -> None:
         """PROXY header and TLS, as far as they are asked for."""
         stream = connection.stream
-        self._handshakes += 1
-        try:
-            if self._proxy_from:
-                try:
-                    await stream.receive_proxy_header(timeout=self.timeouts.proxy_header)
-                except (EndOfStream, TimeoutError) as exc:
-                    raise RemoteProtocolError(f"no PROXY header: {exc}") from exc
-                connection.peer = stream.peer
-                reason = self._admit(connection.peer)
-                if reason is not None:
-                    self._count_refusal(connection.peer, reason)
-                    raise _TurnedAway(reason)
-                connection.admitted = True
-            if listener.tls is not None:
-                try:
-                    await stream.start_tls(listener.tls, server_side=True)
-                except (OSError, RemoteProtocolError, trio.BrokenResourceError) as exc:
-                    self.counters.handshakes_failed += 1
-                    raise _TurnedAway(f"TLS handshake failed: {exc}") from exc
-        finally:
+        if self._proxy_from:
+            try:
+                await stream.receive_proxy_header(timeout=self.timeouts.proxy_header)
+            except (EndOfStream, TimeoutError) as exc:
+                raise _TurnedAway(f"no PROXY header: {exc}") from exc
+            connection.peer = stream.peer
+            reason = self._admit(connection.peer)
+            if reason is not None:
+                self._count_refusal(connection.peer, reason)
+                raise _TurnedAway(reason)
+            connection.admitted = True
+        if listener.tls is not None:
+            try:
+                await stream.start_tls(listener.tls, server_side=True)
+            except (OSError, RemoteProtocolError, trio.BrokenResourceError) as exc:
+                self.counters.handshakes_failed += 1
+                raise _TurnedAway(f"TLS handshake failed: {exc}") from exc
+        self._end_handshake(connection)
+
+    def _end_handshake(self, connection: _Connection) -> None:
+        if connection.shakes_hands:
+            connection.shakes_hands = False
             self._handshakes -= 1
             self._room.set()
 
@@ -470,6 +482,7 @@ class Service:
         if connection.admitted:
             for middleware in self._middleware:
                 middleware.release(connection.peer)
+        self._end_handshake(connection)
         self._connections.discard(connection)
         self._room.set()
         stream, counters = connection.stream, self.counters
