@@ -4,13 +4,15 @@ Theory of operation
 ===================
 
 A service has two nurseries, one inside the other. The inner one accepts and keeps watch; `drain` cancels it and nothing
-else, so that requests in flight live on in the outer one. Each connection has a task there, and within it a cancel
-scope of its own: a drain's deadline and the idle timeout cancel those, never the nursery.
+else, so that requests in flight live on in the outer one, where each connection has a task. At the drain's deadline
+those that are left are cancelled together. A single connection that is to end, because it is idle, is hung up: its
+stream closes, and its handler sees what it sees when a peer is gone. A cancel scope for each connection would do the
+same at the price of 0.6 KiB for each; only a time limit pays that.
 
 What could go wrong, and why it does not:
 
-- *A handler fails.* The guard is the one place of the package that catches `Exception`. A `BaseExceptionGroup` of
-  `Cancelled` and a `ValueError` is no `Exception`: the guard splits it, logs the error, and lets the rest go on.
+- *A handler fails.* The guard is the place that catches whatever it raises. A `BaseExceptionGroup` of `Cancelled` and a
+  `ValueError` is no `Exception`: the guard splits it, logs the error, and lets the rest go on.
 - *A flood.* Connections are counted in all, by address and while their handshake runs. At a cap the peer is told so in
   its protocol, by few at a time; past that the accept loop stops, and the kernel's queue holds the others back.
 - *No descriptors left.* `accept` fails at once, again and again: the loop logs once, and rests before it tries anew.
@@ -91,7 +93,6 @@ class _Connection:
         "idle",
         "may_end_cleanly",
         "peer",
-        "scope",
         "seen",
         "service",
         "shakes_hands",
@@ -106,17 +107,12 @@ class _Connection:
         self.peer = stream.peer
         self.admitted = admitted  # by every middleware, which have to be told of its end
         self.since = trio.current_time()
-        self.scope = trio.CancelScope(deadline=self.since + service.time_limit)
         self.shakes_hands = False  # a PROXY header or TLS comes first, and has not ended
         self.idle = False  # its handler waits for the next request
         self.seen = 0  # bytes that had moved when the watch last came by
         self.still = 0  # rounds of the watch since then
         self.ending = ""
         self.may_end_cleanly = False
-
-    def cancel(self, why: str) -> None:
-        self.ending = self.ending or why
-        self.scope.cancel()
 
 
 _current: ContextVar[_Connection | None] = ContextVar("asyncnet.connection", default=None)
@@ -244,6 +240,7 @@ class Service:
         self._out_of_room = False
         self._room = trio.Event()
         self._accepting = trio.CancelScope()
+        self._task_name = f"a connection of {self.name}"  # made once: Trio would make one for each
         self._finished = trio.Event()
         self._started = False
 
@@ -281,10 +278,12 @@ class Service:
                         accepting.start_soon(self._watch_idle)
                         task_status.started(self)
                 await self._drain_connections()
+                connections.cancel_scope.cancel()
         finally:
             self._finished.set()
 
     async def _drain_connections(self) -> None:
+        """Return when all connections have ended, or at the deadline, with those marked that have not."""
         for connection in self._connections:
             if connection.idle:
                 connection.stream.interrupt()
@@ -292,7 +291,7 @@ class Service:
             while self._connections:
                 await self._something_ended()
         for connection in self._connections:
-            connection.cancel("cut off by the drain")
+            connection.ending = "cut off by the drain"
 
     # Accepting
 
@@ -368,7 +367,7 @@ class Service:
             if self._begins_with_handshake(listener):
                 connection.shakes_hands = True
                 self._handshakes += 1
-            connections.start_soon(self._guard, connection, listener)
+            connections.start_soon(self._guard, connection, listener, name=self._task_name)
         else:
             self._count_refusal(transport.peer, reason)
             aloud = self._can_refuse_aloud(listener)
@@ -408,36 +407,35 @@ class Service:
     # One connection
 
     async def _guard(self, connection: _Connection, listener: Listener) -> None:
-        """Everything that happens to one connection. Whatever goes wrong in here ends here."""
-        stream = connection.stream
+        """Everything that happens to one connection. Whatever goes wrong in here ends here.
+
+        An idle connection waits within this frame: what it does not hold, ten thousand connections do not hold.
+        """
         _current.set(connection)
         try:
-            with connection.scope:
-                try:
-                    if connection.shakes_hands:
-                        await self._shake_hands(connection, listener)
-                    for middleware in self._middleware:
-                        middleware.dress(stream)
-                    await self.handler(stream)
-                    await stream.aclose()
-                except Exception as exc:
-                    self._explain(connection, exc)
-                except BaseExceptionGroup as group:
-                    errors, rest = group.split(Exception)
-                    if errors is not None:
-                        self._explain(connection, errors)
-                    if rest is not None:
-                        raise rest from None
-            if connection.scope.cancelled_caught:
-                connection.ending = connection.ending or "reached its time limit"
+            if connection.shakes_hands:
+                await self._shake_hands(connection, listener)
+            self._dress(connection.stream)
+            if self.time_limit < math.inf:
+                await self._handle_for_a_time(connection)
+            else:
+                await self.handler(connection.stream)
+            await connection.stream.aclose()
+        except BaseException as exc:
+            if (rest := self._explain(connection, exc)) is not None:
+                raise rest from None
         finally:
-            # An idle connection ends cleanly. Everything else that did not end by itself must not look whole.
-            if not stream.is_closed:
-                if connection.may_end_cleanly:
-                    await trio.aclose_forcefully(stream)
-                else:
-                    await stream.abort()
-            self._forget(connection)
+            await self._end(connection)
+
+    def _dress(self, stream: Stream) -> None:
+        for middleware in self._middleware:
+            middleware.dress(stream)
+
+    async def _handle_for_a_time(self, connection: _Connection) -> None:
+        with trio.CancelScope(deadline=connection.since + self.time_limit) as scope:
+            await self.handler(connection.stream)
+        if scope.cancelled_caught:
+            raise _HungUp("reached its time limit")
 
     async def _shake_hands(self, connection: _Connection, listener: Listener) -> None:
         """PROXY header and TLS, as far as they are asked for."""
@@ -446,19 +444,19 @@ class Service:
             try:
                 await stream.receive_proxy_header(timeout=self.timeouts.proxy_header)
             except (EndOfStream, TimeoutError) as exc:
-                raise _TurnedAway(f"no PROXY header: {exc}") from exc
+                raise _HungUp(f"no PROXY header: {exc}") from exc
             connection.peer = stream.peer
             reason = self._admit(connection.peer)
             if reason is not None:
                 self._count_refusal(connection.peer, reason)
-                raise _TurnedAway(reason)
+                raise _HungUp(reason)
             connection.admitted = True
         if listener.tls is not None:
             try:
                 await stream.start_tls(listener.tls, server_side=True)
             except (OSError, RemoteProtocolError, trio.BrokenResourceError) as exc:
                 self.counters.handshakes_failed += 1
-                raise _TurnedAway(f"TLS handshake failed: {exc}") from exc
+                raise _HungUp(f"TLS handshake failed: {exc}") from exc
         self._end_handshake(connection)
 
     def _end_handshake(self, connection: _Connection) -> None:
@@ -467,25 +465,41 @@ class Service:
             self._handshakes -= 1
             self._room.set()
 
-    def _explain(self, connection: _Connection, exc: Exception) -> None:
-        """Find the words for how a connection ended; what is nobody's fault but ours is logged with its traceback."""
-        leaves = list(_leaves(exc))
+    def _explain(self, connection: _Connection, exc: BaseException) -> BaseException | None:
+        """Find the words for how a connection ended, and return what is not the guard's to catch.
+
+        What is nobody's fault but ours is logged with its traceback.
+        """
+        errors, rest = _split(exc)
+        if errors is None:
+            connection.ending = connection.ending or "cancelled"
+            return rest
+        leaves = list(_leaves(errors))
+        if connection.ending and all(isinstance(leaf, (trio.ClosedResourceError, *_QUIET)) for leaf in leaves):
+            return rest  # it was hung up, and has noticed
         if all(isinstance(leaf, _QUIET) for leaf in leaves):
             connection.ending = str(leaves[0])
             connection.may_end_cleanly = isinstance(leaves[0], (EndOfStream, ReceiveTimeout, Draining))
         else:
             self.counters.failed += 1
-            connection.ending = f"failed: {exc!r}"
-            logger.error("%s failed on the connection from %s", self.name, connection.peer, exc_info=exc)
+            connection.ending = f"failed: {errors!r}"
+            logger.error("%s failed on the connection from %s", self.name, connection.peer, exc_info=errors)
+        return rest
 
-    def _forget(self, connection: _Connection) -> None:
+    async def _end(self, connection: _Connection) -> None:
+        """Close what is still open, and count. What did not end by itself must not look whole to the peer."""
+        stream, counters = connection.stream, self.counters
+        if not stream.is_closed:
+            if connection.may_end_cleanly:
+                await trio.aclose_forcefully(stream)
+            else:
+                await stream.abort()
         if connection.admitted:
             for middleware in self._middleware:
                 middleware.release(connection.peer)
         self._end_handshake(connection)
         self._connections.discard(connection)
         self._room.set()
-        stream, counters = connection.stream, self.counters
         seconds = trio.current_time() - connection.since
         counters.bytes_in += stream.bytes_in
         counters.bytes_out += stream.bytes_out
@@ -510,16 +524,19 @@ class Service:
         rounds = 8
         while True:
             await trio.sleep(self.timeouts.idle / rounds)
+            ended = []
             for connection in self._connections:
                 moved = connection.stream.bytes_in + connection.stream.bytes_out
                 if moved != connection.seen:
                     connection.seen = moved
                     connection.still = 0
-                else:
+                elif not connection.ending:
                     connection.still += 1
                     if connection.still >= rounds:
-                        connection.may_end_cleanly = True
-                        connection.cancel(f"idle for {self.timeouts.idle:g} s")
+                        connection.ending = f"idle for {self.timeouts.idle:g} s"
+                        ended.append(connection)
+            for connection in ended:
+                await trio.aclose_forcefully(connection.stream)
 
     async def _watch_certificates(self) -> None:
         """Load certificates again when their files change."""
@@ -528,18 +545,27 @@ class Service:
             await self.reload_certificates(force=False)
 
 
-class _TurnedAway(Exception):
-    """The connection ends before its handler has seen it."""
+class _HungUp(Exception):
+    """This side ends the connection; the message says why."""
 
 
 _QUIET = (
-    _TurnedAway,
+    _HungUp,
     RemoteProtocolError,
     ReceiveTimeout,
     Draining,
     trio.BrokenResourceError,
 )
 """How connections end in the ordinary course of things: a line in the log, and no traceback."""
+
+
+def _split(exc: BaseException) -> tuple[Exception | None, BaseException | None]:
+    """The errors in `exc`, and the rest: cancellations, KeyboardInterrupt and the like, alone or in a group."""
+    if isinstance(exc, Exception):
+        return exc, None
+    if isinstance(exc, BaseExceptionGroup):
+        return exc.split(Exception)
+    return None, exc
 
 
 def _leaves(exc: BaseException) -> Iterator[BaseException]:
