@@ -4,6 +4,9 @@ A cancel scope around every receive would cost a busy connection a third of its 
 a heap operation each time it moves. A server moves its deadlines far more often than they pass. So a stream's
 deadline is an attribute, and one system task a run, asleep until the earliest of them, looks whether it still holds:
 if it has moved on meanwhile, the alarm is simply set again.
+
+A deadline that moves earlier needs a second alarm, and the first is not taken back: the sleeper remembers it, and sets
+none anew as long as one rings before its deadline. So a sleeper has few alarms however often it moves its deadline.
 """
 
 from __future__ import annotations
@@ -19,8 +22,12 @@ import trio
 class Sleeper(Protocol):
     """What can be woken: see `Stream`, the only one."""
 
-    def ring(self, now: float) -> float:
-        """It is `now`, and an alarm was set for it. Returns when to ring again, or infinity."""
+    def ring(self, now: float) -> None:
+        """It is `now`, and an alarm was set for it."""
+
+
+SWEEP_FROM = 1024
+"""How many alarms may wait before those of sleepers that are gone are looked for."""
 
 
 class Alarms:
@@ -30,14 +37,26 @@ class Alarms:
         self._heap: list[tuple[float, int, weakref.ref[Sleeper]]] = []
         self._count = 0
         self._scope = trio.CancelScope()
-        self._set = trio.Event()
+        self._sweep_at = SWEEP_FROM
+
+    def __len__(self) -> int:
+        """How many alarms wait."""
+        return len(self._heap)
 
     def set(self, when: float, sleeper: Sleeper) -> None:
         """Call `sleeper.ring` at `when`, if it still lives then."""
+        if len(self._heap) >= self._sweep_at:
+            self._sweep()
         self._count += 1
         heapq.heappush(self._heap, (when, self._count, weakref.ref(sleeper)))
         if self._heap[0][1] == self._count:
             self._scope.cancel()
+
+    def _sweep(self) -> None:
+        """Forget sleepers that are gone. Short connections with long deadlines would pile up otherwise."""
+        self._heap = [alarm for alarm in self._heap if alarm[2]() is not None]
+        heapq.heapify(self._heap)
+        self._sweep_at = max(SWEEP_FROM, 2 * len(self._heap))
 
     async def run(self) -> None:
         while True:
@@ -48,20 +67,22 @@ class Alarms:
             while self._heap and self._heap[0][0] <= now:
                 sleeper = heapq.heappop(self._heap)[2]()
                 if sleeper is not None:
-                    again = sleeper.ring(now)
-                    if again < math.inf:
-                        self.set(again, sleeper)
+                    sleeper.ring(now)
 
 
 _alarms: trio.lowlevel.RunVar[Alarms] = trio.lowlevel.RunVar("asyncnet.alarms")
 
 
-def set_alarm(when: float, sleeper: Sleeper) -> None:
-    """Have `sleeper.ring` called at `when`, in this run of Trio."""
+def alarms_of_this_run() -> Alarms:
     try:
-        alarms = _alarms.get()
+        return _alarms.get()
     except LookupError:
         alarms = Alarms()
         _alarms.set(alarms)
         trio.lowlevel.spawn_system_task(alarms.run)
-    alarms.set(when, sleeper)
+        return alarms
+
+
+def set_alarm(when: float, sleeper: Sleeper) -> None:
+    """Have `sleeper.ring` called at `when`, in this run of Trio."""
+    alarms_of_this_run().set(when, sleeper)

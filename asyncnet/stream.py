@@ -113,6 +113,7 @@ class Stream(trio.abc.HalfCloseableStream):
         "_draining",
         "_eof_sent",
         "_granted",
+        "_later_alarms",
         "_outgoing",
         "_pending",
         "_receiving",
@@ -142,7 +143,8 @@ class Stream(trio.abc.HalfCloseableStream):
         self._closed = False
         self._cannot_send = False  # one of the three above, or whatever else `_check_can_send` raises for
         self._deadline = math.inf
-        self._alarm = math.inf
+        self._alarm = math.inf  # the first that will ring; those behind it are in _later_alarms
+        self._later_alarms: tuple[float, ...] = ()
         self._draining = False
         self._taps: tuple[Tap, ...] = ()
         self._granted = 0
@@ -220,17 +222,22 @@ class Stream(trio.abc.HalfCloseableStream):
     def deadline(self, when: float) -> None:
         self._deadline = when
         if when < self._alarm:
+            if self._alarm < math.inf:
+                self._later_alarms = (self._alarm, *self._later_alarms)
             self._alarm = when
             set_alarm(when, self)
 
-    def ring(self, now: float) -> float:
-        """For the alarm of `deadline` alone: wakes the receive that waits, or says when to look again."""
-        self._alarm = math.inf
+    def ring(self, now: float) -> None:
+        """For the alarm of `deadline` alone: wakes the receive that waits, or sees to it that it is woken later."""
+        if self._later_alarms:
+            self._alarm, *later = self._later_alarms
+            self._later_alarms = tuple(later)
+        else:
+            self._alarm = math.inf
         if self._deadline <= now:
             self._wake()
-        elif not self._closed:
-            self._alarm = self._deadline
-        return self._alarm
+        else:
+            self.deadline = self._deadline
 
     def interrupt(self, on: bool = True) -> None:
         """End receives that wait, now and from now on, by `Draining`; with `on` false, no longer.
