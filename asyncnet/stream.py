@@ -69,6 +69,9 @@ FAIR_TURNS = 64
 
 _DEFAULTS = Timeouts()
 _NEVER = math.inf
+_NOTHING: list[
+    Data
+] = []  # never changed: what every stream has that has nothing to send, and costs none of them a list
 
 
 class Tap(Protocol):
@@ -134,7 +137,7 @@ class Stream(trio.abc.HalfCloseableStream):
         self._transport = transport
         self._buffer = bytearray()
         self._searched = 0
-        self._outgoing: list[Data] = []
+        self._outgoing = _NOTHING
         self._pending = 0
         self._sending = False
         self._receiving = False
@@ -295,7 +298,7 @@ class Stream(trio.abc.HalfCloseableStream):
                 await tap.receiving()
             self._check_interrupted()
             if self._outgoing and not self._sending:
-                data = await self._receive_while_flushing(max_bytes)
+                data = await self._receive_while_flushing(max_bytes)  # maybe more than was asked for
             else:
                 data = await self._transport.receive_some(max_bytes)
         except (Woken, TruncatedError) as exc:
@@ -304,7 +307,9 @@ class Stream(trio.abc.HalfCloseableStream):
             self.bytes_in += len(data)
             for tap in self._taps:
                 tap.received(data, secret=self._secret)
-            return data
+            if len(data) > max_bytes:
+                self._buffer[:0] = data[max_bytes:]
+            return data[:max_bytes]
         finally:
             self._receiving = False
         return b"" if end else await self._receive(max_bytes)
@@ -368,10 +373,6 @@ class Stream(trio.abc.HalfCloseableStream):
             self._sending = False
         if failure is not None and not received:
             raise failure
-        surplus = len(received) - max_bytes
-        if surplus > 0:
-            self._buffer[:0] = received[-surplus:]
-            del received[-surplus:]
         return bytes(received)
 
     @property
@@ -488,7 +489,10 @@ class Stream(trio.abc.HalfCloseableStream):
             self._check_can_send()
         if self._pending and self._pending + len(data) > MAX_PENDING:
             raise BufferError(f"{self._pending} bytes wait to be sent: flush() before writing more")
-        self._outgoing.append(data)
+        if self._outgoing:
+            self._outgoing.append(data)
+        else:
+            self._outgoing = [data]
         self._pending += len(data)
 
     async def flush(self) -> None:
@@ -509,7 +513,7 @@ class Stream(trio.abc.HalfCloseableStream):
         if self._sending or self._cannot_send:
             self._check_can_send()
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._outgoing.append(data)
+        self._outgoing = [*self._outgoing, data]
         self._pending += len(data)
         self._send_pending_now()
         if self._outgoing:
@@ -547,7 +551,7 @@ class Stream(trio.abc.HalfCloseableStream):
             raise
         self.bytes_out += sent
         if sent == self._pending:
-            self._outgoing.clear()
+            self._outgoing = _NOTHING
             self._pending = 0
         else:
             self._keep_rest(data, sent)
@@ -561,7 +565,7 @@ class Stream(trio.abc.HalfCloseableStream):
         self._outgoing[0] = memoryview(data)[sent:]
         self._pending -= sent
         if not self._pending:
-            self._outgoing.clear()
+            self._outgoing = _NOTHING
 
     async def _send_pending_exclusively(self) -> None:
         """Send the rest; whoever cancels it breaks the sending side, since nobody will send what is left."""
@@ -580,7 +584,7 @@ class Stream(trio.abc.HalfCloseableStream):
             while self._outgoing:
                 data = self._joined()
                 if not data:
-                    self._outgoing.clear()
+                    self._outgoing = _NOTHING
                     break
                 await self._send_piece(data, scope)
                 scope.deadline = trio.current_time() + self.timeouts.send
@@ -627,7 +631,7 @@ class Stream(trio.abc.HalfCloseableStream):
         """Sending is over; the receiving side is not."""
         self._send_failure = reason
         self._cannot_send = True
-        self._outgoing.clear()
+        self._outgoing = _NOTHING
         self._pending = 0
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -845,7 +849,7 @@ class Stream(trio.abc.HalfCloseableStream):
     def _shut(self) -> None:
         self._closed = self._cannot_send = True
         self._deadline = math.inf
-        self._outgoing.clear()
+        self._outgoing = _NOTHING
         self._pending = 0
         self._buffer.clear()
 

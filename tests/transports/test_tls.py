@@ -448,9 +448,11 @@ async def test_peers_that_both_write_before_they_read_do_not_lock_each_other(pla
     async def talk(stream: Stream) -> bytes:
         received = b""
         for start in range(0, len(load), 32768):
+            while stream.pending > 32768 and len(received) < len(load):
+                received += await stream.receive_some()  # which sends, too
+            if len(received) == len(load):  # nothing more will come that could keep the peer from reading
+                await stream.flush()
             stream.write(load[start : start + 32768])
-            while stream.pending > 32768:
-                received += await stream.receive_some()
         while len(received) < len(load):
             received += await stream.receive_some()
         await stream.flush()
