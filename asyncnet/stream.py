@@ -861,7 +861,8 @@ class Stream(trio.abc.HalfCloseableStream):
         """
         with trio.move_on_after(LINGER_TIME):
             try:
-                await self.flush()
+                if not self._eof_sent:
+                    await self.flush()
                 self._buffer.clear()
                 self._eof_sent = self._cannot_send = True
                 if isinstance(self._transport, DescriptorTransport):

@@ -7,7 +7,8 @@ import socket
 
 import trio
 
-from asyncnet.transports.socket import SocketTransport, prepare
+from asyncnet.transports.address import Address
+from asyncnet.transports.socket import SocketTransport, peer_uid, prepare
 
 
 async def connect_tcp(host: str, port: int) -> SocketTransport:
@@ -44,4 +45,5 @@ async def connect_unix(path: str) -> SocketTransport:
             raise type(exc)(exc.errno, f"cannot connect to unix:{path}: {exc.strerror}") from exc
         connected = socket.socket(fileno=sock.detach())
     connected.setblocking(False)
-    return SocketTransport(connected)
+    # The kernel would tell the name under which the socket was bound, which may have been another.
+    return SocketTransport(connected, peer=Address(path=path, uid=peer_uid(connected)))

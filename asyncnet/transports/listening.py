@@ -44,12 +44,14 @@ NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 class SocketListener(Listener):
     """A listening, non-blocking socket, which now belongs to the listener; `unlink` is the path to remove at close."""
 
-    __slots__ = ("_descriptor", "_socket", "_unlink", "endpoint", "tls")
+    __slots__ = ("_descriptor", "_local", "_socket", "_unlink", "endpoint", "tls")
 
     def __init__(self, sock: socket.socket, *, unlink: Path | None = None) -> None:
         self._socket = sock
         self._descriptor = sock.fileno()
         self._unlink = (unlink, _identity(unlink)) if unlink is not None else None
+        # The kernel only knows the name under which the socket was bound, before it was renamed.
+        self._local = Address(path=str(unlink)) if unlink is not None else None
         self.endpoint = _name(local_address(sock))
         self.tls = None
 
@@ -62,7 +64,7 @@ class SocketListener(Listener):
     @property
     def address(self) -> Address:
         """Where it listens."""
-        return local_address(self._socket)
+        return self._local or local_address(self._socket)
 
     async def wait(self) -> None:
         await trio.lowlevel.wait_readable(self._descriptor)
@@ -81,7 +83,7 @@ class SocketListener(Listener):
                 raise
             sock.setblocking(False)
             try:
-                return SocketTransport(sock, peer=address_of(name, peer_uid(sock)))
+                return SocketTransport(sock, self._local, address_of(name, peer_uid(sock)))
             except OSError:  # it has gone again, before it could be asked who it is
                 sock.close()
 
