@@ -33,6 +33,7 @@ class EchoHandler:
                 if stream.pending:  # the peer sends and does not read: it shall wait too
                     await stream.flush()
                 stream.write(data)  # leaves with the next receive
+                del data  # an idle connection must not hold what was said last
         await stream.flush()
 
 

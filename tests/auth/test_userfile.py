@@ -77,6 +77,7 @@ async def test_the_right_password_gives_the_identity_with_the_other_keys_untouch
 @pytest.mark.parametrize(
     ("name", "password"),
     [("anna", "wrong"), ("anna", ANNAS), ("Anna", "annas"), ("eve", "annas"), ("bert", "annas")],
+    ids=["a wrong password", "the hash itself", "another name", "an unknown name", "no password"],
 )
 async def test_anything_else_gives_none_for_the_cost_of_one_hash(
     path: Path, checked: list[str], name: str, password: str

@@ -1,0 +1,50 @@
+"""Every service at once, in one Trio program on loopback: what `make run` runs. Ctrl-C drains them.
+
+python examples/all_services.py [FOLDER]      (the folder that the web server shows; by default the one you are in)
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import trio
+
+from asyncnet import ConfigurationError, Handler, Service, drain_on_signal, serve
+from asyncnet.echo import ChargenHandler, DaytimeHandler, DiscardHandler, EchoHandler, TimeHandler
+from asyncnet.http import Files, HTTPHandler
+
+CONNECT = os.path.join(os.path.relpath(os.path.dirname(sys.executable)), "asyncnet connect")
+
+
+async def start(nursery: trio.Nursery, handler: Handler, port: int) -> Service:
+    """Serve on `port`, or on a free one if somebody has it."""
+    try:
+        service: Service = await nursery.start(serve, handler, f"tcp://127.0.0.1:{port}")
+    except ConfigurationError:
+        service = await nursery.start(serve, handler, "tcp://127.0.0.1:0")
+    return service
+
+
+async def main(folder: str) -> None:
+    services: list[tuple[Handler, int, str]] = [
+        (EchoHandler(), 7007, f"{CONNECT} {{}}"),
+        (DiscardHandler(), 7009, f"date | {CONNECT} {{}}"),
+        (DaytimeHandler(), 7013, f"{CONNECT} {{}} </dev/null"),
+        (ChargenHandler(), 7019, f"{CONNECT} {{}} | head"),
+        (TimeHandler(), 7037, f"{CONNECT} {{}} </dev/null | od -t u4 --endian=big"),
+        (HTTPHandler(Files(folder)), 7080, "curl {}    (or open it in a browser)"),
+    ]
+    async with trio.open_nursery() as nursery:
+        started = []
+        for handler, port, command in services:
+            service = await start(nursery, handler, port)
+            started.append(service)
+            where = service.endpoints[0].replace("tcp", "http" if service.name == "http" else "tcp")
+            print(f"{service.name:8} {where:24} {command.format(where)}", flush=True)
+        print("Ctrl-C ends them.", flush=True)
+        await drain_on_signal(*started)
+
+
+if __name__ == "__main__":
+    trio.run(main, sys.argv[1] if len(sys.argv) > 1 else ".")
