@@ -91,6 +91,27 @@ def test_the_log_has_a_line_for_each_connection() -> None:
     assert re.fullmatch(r".* INFO asyncnet\.service: echo: 127\.0\.0\.1:\d+, .* 5 bytes in, 5 bytes out: done\n", err)
 
 
+def test_exec_gives_each_connection_a_program_with_its_arguments() -> None:
+    with serving("exec", "tcp://127.0.0.1:0", "--", "sh", "-c", 'read line; echo "$0 $line"', "--", "x") as service:
+        with dial(service.ports[0]) as sock:
+            sock.sendall(b"hello\n")
+            assert read_to_end(sock) == b"-- hello\n"
+        assert service.end(signal.SIGTERM)[0] == 0
+
+
+def test_a_signal_lets_a_running_program_finish() -> None:
+    with serving("exec", "tcp://127.0.0.1:0", "--drain-timeout", "off", "--", "cat") as service:
+        with dial(service.ports[0]) as sock:
+            sock.sendall(b"before")
+            assert sock.recv(6, socket.MSG_WAITALL) == b"before"
+            service.process.send_signal(signal.SIGTERM)
+            wait_until_refused(service.ports[0])
+            sock.sendall(b"after")
+            sock.shutdown(socket.SHUT_WR)
+            assert read_to_end(sock) == b"after"
+        assert service.end()[0] == 0
+
+
 def test_options_reach_the_service() -> None:
     with serving("echo", "tcp://127.0.0.1:0", "--deny", "127.0.0.0/8", "--log-conversation") as service:
         with pytest.raises(ConnectionResetError):
@@ -271,7 +292,7 @@ def test_a_broken_certificate_is_one_clear_line(tmp_path: Path) -> None:
         (["echo", "tcp://127.0.0.1:0", "--cert", "chain.pem"], "none begins with tls"),
         (["echo", "tcp://127.0.0.1:0", "--", "cat"], "echo takes no program"),
         (["exec", "tcp://127.0.0.1:0"], "exec needs a program"),
-        (["exec", "tcp://127.0.0.1:0", "--", "/no/such/program"], "no program '/no/such/program'"),
+        (["exec", "tcp://127.0.0.1:0", "--", "/no/such/program"], "/no/such/program"),
         (["http", "tcp://127.0.0.1:0", "--root", "/no/such/folder"], "/no/such/folder"),
         (["echo", "tcp://127.0.0.1:0", "--allow", "10.0.0.1/8"], "host bits"),
         (["echo", "tcp://127.0.0.1:0", "--idle-timeout", "soon"], "no duration"),
