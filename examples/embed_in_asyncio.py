@@ -28,4 +28,4 @@ async def main(endpoint: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*(sys.argv[1:] or ["tcp://127.0.0.1:7007"])))
+    asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else "tcp://127.0.0.1:7007"))

@@ -25,4 +25,4 @@ def main(endpoint: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*(sys.argv[1:] or ["tcp://127.0.0.1:7007"]))
+    main(sys.argv[1] if len(sys.argv) > 1 else "tcp://127.0.0.1:7007")

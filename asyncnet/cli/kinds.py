@@ -6,7 +6,6 @@ Handlers are named as "module:name" and imported when their kind is asked for, s
 from __future__ import annotations
 
 import argparse
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -55,11 +54,8 @@ def _files(args: argparse.Namespace) -> Sequence[object]:
 def _program(args: argparse.Namespace) -> Sequence[str]:
     if not args.program:
         raise ConfigurationError("exec needs a program: asyncnet serve exec ENDPOINT -- PROGRAM [ARGUMENT ...]")
-    name, *arguments = args.program
-    path = shutil.which(name)
-    if path is None:
-        raise ConfigurationError(f"there is no program {name!r} that may be run")
-    return (path, *arguments)
+    program: list[str] = args.program
+    return program
 
 
 KINDS = {
