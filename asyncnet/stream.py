@@ -380,6 +380,10 @@ class Stream(trio.abc.HalfCloseableStream):
         self._check_interrupted()
         return False
 
+    @property
+    def _is_interrupted(self) -> bool:
+        return self._draining or self._deadline <= trio.current_time()
+
     def _check_interrupted(self) -> None:
         if self._draining:
             raise Draining("the service is draining")
@@ -406,19 +410,19 @@ class Stream(trio.abc.HalfCloseableStream):
             nonlocal room, ended, failure
             try:
                 with receiving:
-                    while room > 0 and not ended and not flush.over.is_set():
-                        data = await self._transport.receive_some(min(room, RECEIVE_SIZE))
-                        room -= len(data)
-                        ended = not data
-                        self._buffer.extend(data)
-                        self._count(data)
-                        flush.satisfied = True
-                        if self._pending <= MUCH_PENDING and self._transport.can_cancel_send:
-                            flush.scope.cancel()
-            except Woken:
-                flush.scope.cancel()
+                    while room > 0 and not ended and not flush.over.is_set() and not self._is_interrupted:
+                        data = await self._receive_once(min(room, RECEIVE_SIZE))
+                        if data is not None:
+                            room -= len(data)
+                            ended = not data
+                            self._buffer.extend(data)
+                            self._count(data)
+                            flush.satisfied = True
+                            if self._pending <= MUCH_PENDING and self._transport.can_cancel_send:
+                                flush.scope.cancel()
             except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
                 failure = exc
+            if failure is not None or self._is_interrupted:
                 flush.scope.cancel()
 
         async def send() -> None:
@@ -439,6 +443,16 @@ class Stream(trio.abc.HalfCloseableStream):
         if failure is not None and self.bytes_in == before:
             raise failure
         return ended
+
+    async def _receive_once(self, size: int) -> bytes | None:
+        """Wait for bytes from the transport once; None: there were none, or it was woken."""
+        try:
+            await self._transport.wait_receivable(size)
+        except trio.ClosedResourceError:
+            if self._transport.is_open:
+                return None
+            raise
+        return self._transport.receive_now(size)
 
     async def _send_before_taking(self) -> None:
         """Send what is queued before more is taken from the buffer, since there is much of it."""
