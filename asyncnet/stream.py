@@ -12,6 +12,8 @@ A Stream owns the bytes that were received too early (`_buffer`) and the bytes t
   returned. `_searched` remembers how far a delimiter was looked for: a line that comes byte by byte costs no more.
 - *Two peers that both write lock each other.* A receive that has to wait sends what is pending, and goes on receiving
   while it cannot. Whichever is possible first happens first.
+- *A handler answers all that it receives, and its peer does not read.* With much pending, a receive first sends and
+  only then returns, though it takes some bytes into the buffer meanwhile: the handler is slowed down.
 - *A cancelled receive loses no bytes*: they go to the buffer before anything can be cancelled. *A cancelled send* may
   have sent a part: from then on every send raises, and the close is a reset, so that the peer never takes what
   arrived for the whole. What `write` has queued is different: its place is known, so that ending the wait of a
@@ -57,12 +59,18 @@ if TYPE_CHECKING:
 
 Progress: TypeAlias = Callable[[int], object]
 
-MAX_PENDING = 65536
+MAX_PENDING = 128 * 1024
 """How much `write` queues, in bytes, before it asks for a flush."""
 
 LINGER_LIMIT = 256 * 1024
 LINGER_TIME = 2.0
 """How much, in bytes and seconds, a lingering close takes from a peer that does not stop."""
+
+MUCH_PENDING = MAX_PENDING // 2
+"""With more than that queued a receive returns nothing; the other half is for what answers one receive."""
+
+READ_AHEAD = 128 * 1024
+"""How much a receive takes into the buffer, in bytes, while it waits for what is queued to leave."""
 
 FAIR_TURNS = 64
 """How many operations in a row may go without a checkpoint because nothing had to be waited for."""
@@ -93,6 +101,18 @@ class Tap(Protocol):
         """Something that is no data: TLS has begun, an end was sent, a file's bytes have left."""
 
 
+class _SideFlush:
+    """A receive that sends what is queued while it waits."""
+
+    __slots__ = ("over", "satisfied", "scope", "yields")
+
+    def __init__(self, *, satisfied: bool) -> None:
+        self.scope = trio.CancelScope()
+        self.satisfied = satisfied  # there is something to return, once not much is pending
+        self.yields = False  # it stops after the piece under way: a task wants to send
+        self.over = trio.Event()
+
+
 class Stream(trio.abc.HalfCloseableStream):
     """A byte stream with a buffer, over a socket, TLS, memory or any `trio.abc.Stream`.
 
@@ -116,6 +136,7 @@ class Stream(trio.abc.HalfCloseableStream):
         "_draining",
         "_eof_sent",
         "_granted",
+        "_holding",
         "_later_alarms",
         "_outgoing",
         "_pending",
@@ -124,6 +145,8 @@ class Stream(trio.abc.HalfCloseableStream):
         "_secret",
         "_send_failure",
         "_sending",
+        "_side_flush",
+        "_sought",
         "_taps",
         "_transport",
         "_turns",
@@ -136,10 +159,12 @@ class Stream(trio.abc.HalfCloseableStream):
     def __init__(self, transport: Transport, timeouts: Timeouts = _DEFAULTS) -> None:
         self._transport = transport
         self._buffer = bytearray()
-        self._searched = 0
+        self._searched = 0  # from where on the buffer may hold _sought
+        self._sought = b""
         self._outgoing = _NOTHING
         self._pending = 0
         self._sending = False
+        self._side_flush: _SideFlush | None = None
         self._receiving = False
         self._send_failure: str | None = None
         self._eof_sent = False
@@ -151,6 +176,7 @@ class Stream(trio.abc.HalfCloseableStream):
         self._draining = False
         self._taps: tuple[Tap, ...] = ()
         self._granted = 0
+        self._holding: trio.CancelScope | None = None  # a receive that a tap holds back
         self._secret = False
         self._turns = 0
         self.timeouts = timeouts
@@ -253,6 +279,10 @@ class Stream(trio.abc.HalfCloseableStream):
 
     def _wake(self) -> None:
         if self._receiving:
+            if self._holding is not None:
+                self._holding.cancel()
+            if self._side_flush is not None:
+                self._side_flush.scope.cancel()
             self._transport.wake()
 
     # Receiving
@@ -265,10 +295,15 @@ class Stream(trio.abc.HalfCloseableStream):
 
     async def _receive_buffered(self, max_bytes: int) -> bytes:
         await trio.lowlevel.checkpoint()
+        if self._pending > MUCH_PENDING:
+            await self._send_before_taking()
         return self.take(min(max_bytes, len(self._buffer)))
 
     async def _receive(self, max_bytes: int = RECEIVE_SIZE) -> bytes:
-        """Wait for bytes from the transport, b"" at the end, sending meanwhile what is pending."""
+        """Wait for bytes from the transport, b"" at the end, sending first what is pending.
+
+        They belong behind what the buffer holds at the call; what it holds beyond that at the return comes after them.
+        """
         if self._receiving:
             raise trio.BusyResourceError("another task is receiving from this stream")
         if self._outgoing and not self._sending:
@@ -277,6 +312,7 @@ class Stream(trio.abc.HalfCloseableStream):
             return await self._receive_with_care(max_bytes)
         transport = self._transport
         self._receiving = True
+        self._turns = 0
         try:
             while True:
                 await transport.wait_receivable(max_bytes)
@@ -284,6 +320,7 @@ class Stream(trio.abc.HalfCloseableStream):
                 if data is not None:
                     self.bytes_in += len(data)
                     return data
+                self._check_interrupted()  # a wake may have come between
         except (trio.ClosedResourceError, TruncatedError) as exc:
             end = self._end_of(exc)
         finally:
@@ -293,31 +330,49 @@ class Stream(trio.abc.HalfCloseableStream):
     async def _receive_with_care(self, max_bytes: int) -> bytes:
         """The same on a stream with a deadline, with taps, while draining, or with something still to send."""
         self._receiving = True
+        self._turns = 0
+        had = len(self._buffer)
         try:
-            for tap in self._taps:
-                await tap.receiving()
+            if self._taps:
+                await self._ask_taps()
             self._check_interrupted()
             if self._outgoing and not self._sending:
-                data = await self._receive_while_flushing(max_bytes)  # maybe more than was asked for
-            else:
-                data = await self._transport.receive_some(max_bytes)
-        except (Woken, TruncatedError) as exc:
+                ended = await self._flush_while_receiving(max(READ_AHEAD, self._pending))
+                if ended or len(self._buffer) > had:
+                    data = bytes(self._buffer[had : had + max_bytes])
+                    del self._buffer[had : had + max_bytes]
+                    return data
+                self._check_interrupted()
+            while True:
+                await self._transport.wait_receivable(max_bytes)
+                received = self._transport.receive_now(max_bytes)
+                if received is not None:
+                    self._count(received)
+                    return received
+                self._check_interrupted()
+        except (trio.ClosedResourceError, TruncatedError) as exc:
             end = self._end_of(exc)
-        else:
-            self.bytes_in += len(data)
-            for tap in self._taps:
-                tap.received(data, secret=self._secret)
-            if len(data) > max_bytes:
-                self._buffer[:0] = data[max_bytes:]
-            return data[:max_bytes]
         finally:
             self._receiving = False
         return b"" if end else await self._receive(max_bytes)
+
+    async def _ask_taps(self) -> None:
+        """Wait until the taps let a receive begin, or until it is woken."""
+        with trio.CancelScope() as self._holding:
+            for tap in self._taps:
+                await tap.receiving()
+        self._holding = None
+
+    def _count(self, data: bytes) -> None:
+        self.bytes_in += len(data)
+        for tap in self._taps:
+            tap.received(data, secret=self._secret)
 
     def _end_of(self, exc: Exception) -> bool:
         """What ended a receive: true if that counts as the stream's end, false if it was only woken; else raises."""
         if isinstance(exc, TruncatedError):
             if self.end_unannounced:
+                self._count(b"")
                 return True
             raise exc
         if not self._transport.is_open:
@@ -325,59 +380,96 @@ class Stream(trio.abc.HalfCloseableStream):
         self._check_interrupted()
         return False
 
+    @property
+    def _is_interrupted(self) -> bool:
+        return self._draining or self._deadline <= trio.current_time()
+
     def _check_interrupted(self) -> None:
         if self._draining:
             raise Draining("the service is draining")
         if self._deadline <= trio.current_time():
             raise ReceiveTimeout("the peer took too long")
 
-    async def _receive_while_flushing(self, max_bytes: int) -> bytes:
-        """Receive, and send what is pending, whichever is possible; returns when there are bytes.
+    async def _flush_while_receiving(self, room: int, *, satisfied: bool = False) -> bool:
+        """Send what is queued, and receive up to `room` bytes into the buffer meanwhile; true at the end.
 
-        Over a descriptor the flush is then given up where nothing is lost, waiting for room. A foreign stream's send
-        can't be: it is let finish, under its progress deadline, while receiving goes on into the buffer.
+        It returns when there is something to return (`satisfied`: that is so from the beginning) and not much is
+        pending: so two peers that both write do not lock each other, and whoever answers all that it receives is
+        slowed down by a peer that does not read.
+
+        Given up (by a wake, by cancelling, for another task that sends), it leaves queued what has not left. A foreign
+        stream's send can't be interrupted: another task waits for its end; else sending is over then.
         """
-        received = bytearray()
+        flush = self._side_flush = _SideFlush(satisfied=satisfied)
+        receiving = trio.CancelScope()
+        before = self.bytes_in
+        ended = False
         failure: Exception | None = None
-        flushing, receiving = trio.CancelScope(), trio.CancelScope()
 
         async def receive() -> None:
-            nonlocal failure
-            with receiving:
-                try:
-                    while len(received) < LINGER_LIMIT:
-                        data = await self._transport.receive_some(max_bytes)
-                        received.extend(data)
-                        if not data or self._can_interrupt_send or not self._outgoing:
-                            break
-                except (Woken, trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-                    failure = exc
-            if failure is not None or self._can_interrupt_send:
-                flushing.cancel()
+            nonlocal room, ended, failure
+            try:
+                with receiving:
+                    while room > 0 and not ended and not flush.over.is_set() and not self._is_interrupted:
+                        data = await self._receive_once(min(room, RECEIVE_SIZE))
+                        if data is not None:
+                            room -= len(data)
+                            ended = not data
+                            self._buffer.extend(data)
+                            self._count(data)
+                            flush.satisfied = True
+                            if self._pending <= MUCH_PENDING and self._transport.can_cancel_send:
+                                flush.scope.cancel()
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+                failure = exc
+            if failure is not None or self._is_interrupted:
+                flush.scope.cancel()
 
-        async def flush() -> None:
-            with flushing:
-                try:
-                    await self._send_pending()
-                except trio.BrokenResourceError:
-                    pass  # the next send says so
-            if received:
+        async def send() -> None:
+            try:
+                with flush.scope:
+                    await self._send_pending(flush)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                pass  # the next send says so
+            finally:
+                self._side_flush = None
+                flush.over.set()
+            if flush.satisfied:
                 receiving.cancel()
 
-        self._sending = True
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(receive)
-                nursery.start_soon(flush)
-        finally:
-            self._sending = False
-        if failure is not None and not received:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            nursery.start_soon(send)
+        if failure is not None and self.bytes_in == before:
             raise failure
-        return bytes(received)
+        return ended
 
-    @property
-    def _can_interrupt_send(self) -> bool:
-        return isinstance(self._transport, DescriptorTransport)
+    async def _receive_once(self, size: int) -> bytes | None:
+        """Wait for bytes from the transport once; None: there were none, or it was woken."""
+        try:
+            await self._transport.wait_receivable(size)
+        except trio.ClosedResourceError:
+            if self._transport.is_open:
+                return None
+            raise
+        return self._transport.receive_now(size)
+
+    async def _send_before_taking(self) -> None:
+        """Send what is queued before more is taken from the buffer, since there is much of it."""
+        if self._receiving:
+            raise trio.BusyResourceError("another task is receiving from this stream")
+        if self._sending:
+            return
+        self._send_pending_quietly()
+        if self._pending > MUCH_PENDING:
+            room = max(READ_AHEAD, self._pending) - len(self._buffer)
+            self._receiving = True
+            try:
+                await self._flush_while_receiving(room, satisfied=True)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                pass  # what the buffer holds can still be taken
+            finally:
+                self._receiving = False
 
     async def receive_exactly(self, count: int) -> bytes:
         """Receive `count` bytes.
@@ -385,10 +477,9 @@ class Stream(trio.abc.HalfCloseableStream):
         Raises `EndOfStream` if the stream ends before the first and `IncompleteRead` if it ends before the last.
         A checkpoint only if it must wait. Asking for what does not fit in memory is the caller's mistake.
         """
-        if len(self._buffer) >= count:
-            self._turns += 1
-            if self._turns >= FAIR_TURNS:
-                await self._give_turn()
+        self._turns += 1
+        if self._turns >= FAIR_TURNS or self._pending > MUCH_PENDING:
+            await self._give_turn()
         while len(self._buffer) < count:
             await self._fill(expected=count)
         return self.take(count)
@@ -399,45 +490,56 @@ class Stream(trio.abc.HalfCloseableStream):
         Raises `LimitExceeded` with the buffer untouched (see `skip_until`), `EndOfStream` if the stream ends where
         nothing had come, and `IncompleteRead` if it ends elsewhere. A checkpoint only if it must wait.
         """
-        item = self.take_until(delimiter, limit=limit)
-        if item is not None:
-            self._turns += 1
-            if self._turns >= FAIR_TURNS:
-                await self._give_turn()
-            return item
-        while item is None:
+        self._turns += 1
+        if self._turns >= FAIR_TURNS or self._pending > MUCH_PENDING:
+            await self._give_turn()
+        while (item := self.take_until(delimiter, limit=limit)) is None:
             await self._fill()
-            item = self.take_until(delimiter, limit=limit)
         return item
 
     async def skip_until(self, delimiter: bytes, *, limit: int) -> None:
-        """Drop everything up to and including `delimiter`, to find the beginning of the next item after
-        `LimitExceeded`. Raises `LimitExceeded` after `limit` bytes without one, else like `receive_until`.
+        """Drop everything up to and including `delimiter`, to find where the next item begins after `LimitExceeded`.
+
+        Raises `LimitExceeded` after `limit` bytes without one, the delimiter counted; else like `receive_until`.
         """
-        while (found := self._buffer.find(delimiter)) < 0:
-            surplus = len(self._buffer) - len(delimiter) + 1
-            if surplus > 0:
-                limit -= surplus
-                self._drop(surplus)
-            if limit <= 0:
+        if not delimiter:
+            raise ValueError("an empty delimiter")
+        self._turns += 1
+        if self._turns >= FAIR_TURNS or self._pending > MUCH_PENDING:
+            await self._give_turn()
+        left = limit
+        while (found := self._buffer.find(delimiter, 0, left)) < 0:
+            if len(self._buffer) >= left:
                 raise LimitExceeded(limit)
-            await self._fill()
+            useless = len(self._buffer) - len(delimiter) + 1
+            if useless > 0:
+                self._drop(useless)
+                left -= useless
+            try:
+                await self._fill()
+            except EndOfStream:
+                if left < limit:
+                    raise IncompleteRead(b"") from None
+                raise
         self._drop(found + len(delimiter))
 
     async def _fill(self, expected: int | None = None) -> None:
         """Receive some bytes into the buffer; what the end means depends on whether there were any."""
+        had = len(self._buffer)
         data = await self._receive()
         if data:
-            self._buffer += data
+            self._buffer[had:had] = data
         elif self._buffer:
             raise IncompleteRead(bytes(self._buffer), expected)
         else:
             raise EndOfStream("the peer has ended its side")
 
     async def _give_turn(self) -> None:
-        """Let the others have their turn after FAIR_TURNS operations that did not wait."""
+        """Let the others have their turn after FAIR_TURNS operations that did not wait; let queued bytes leave."""
         self._turns = 0
         await trio.lowlevel.checkpoint()
+        if self._pending > MUCH_PENDING:
+            await self._send_before_taking()
 
     def take(self, count: int) -> bytes:
         """Take `count` bytes that are buffered already. Raises ValueError if there are fewer: see `buffered`."""
@@ -459,12 +561,13 @@ class Stream(trio.abc.HalfCloseableStream):
         """
         if not delimiter:
             raise ValueError("an empty delimiter")
-        found = self._buffer.find(delimiter, self._searched, limit)
+        found = self._buffer.find(delimiter, self._searched if delimiter == self._sought else 0, limit)
         if found >= 0:
             return self.take(found + len(delimiter))
         if len(self._buffer) >= limit:
             raise LimitExceeded(limit)
-        # A part of the delimiter may stand at the end; another delimiter may be asked for next time.
+        # A part of the delimiter may stand at the end.
+        self._sought = delimiter
         self._searched = max(0, len(self._buffer) - len(delimiter) + 1)
         return None
 
@@ -483,35 +586,45 @@ class Stream(trio.abc.HalfCloseableStream):
     def write(self, data: Data) -> None:
         """Queue `data` for the next `flush`, or for the next receive that has to wait. No checkpoint.
 
-        Raises BufferError when more than 64 KiB would wait: flush first.
+        A bytearray or memoryview is copied: it may change afterwards. Raises BufferError when more than 128 KiB would
+        wait, unless `data` would wait alone: flush first. A receive leaves room for 64 KiB, as much as it returns.
         """
         if self._cannot_send:
             self._check_can_send()
         if self._pending and self._pending + len(data) > MAX_PENDING:
             raise BufferError(f"{self._pending} bytes wait to be sent: flush() before writing more")
+        if type(data) is not bytes:
+            data = bytes(data)
         if self._outgoing:
             self._outgoing.append(data)
-        else:
+            self._pending += len(data)
+        elif data:
             self._outgoing = [data]
-        self._pending += len(data)
+            self._pending = len(data)
 
     async def flush(self) -> None:
         """Send what `write` has queued. A checkpoint only if it must wait."""
         if self._sending or self._cannot_send:
             self._check_can_send()
+        if self._side_flush is not None:
+            await self._take_over(self._side_flush)
         if self._outgoing:
+            self._turns += 1
+            if self._turns >= FAIR_TURNS:
+                await trio.lowlevel.checkpoint_if_cancelled()
             self._send_pending_now()
             if self._outgoing:
                 await self._send_pending_exclusively()
-            else:
-                self._turns += 1
-                if self._turns >= FAIR_TURNS:
-                    await self._give_turn()
+            elif self._turns >= FAIR_TURNS:
+                self._turns = 0
+                await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def send_all(self, data: Data) -> None:
         """Send what is queued, then `data`. Always a checkpoint."""
         if self._sending or self._cannot_send:
             self._check_can_send()
+        if self._side_flush is not None:
+            await self._take_over(self._side_flush)
         await trio.lowlevel.checkpoint_if_cancelled()
         self._outgoing = [*self._outgoing, data]
         self._pending += len(data)
@@ -520,6 +633,18 @@ class Stream(trio.abc.HalfCloseableStream):
             await self._send_pending_exclusively()
         else:
             await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def _take_over(self, flush: _SideFlush) -> None:
+        """Have a receive that sends what is queued leave that to the caller."""
+        self._sending = True
+        try:
+            if self._transport.can_cancel_send:
+                flush.scope.cancel()
+            flush.yields = True
+            await flush.over.wait()
+        finally:
+            self._sending = False
+        self._check_can_send()
 
     def _check_can_send(self) -> None:
         """Raise what stands in the way of sending; `_cannot_send` tells whether it is worth asking."""
@@ -553,7 +678,7 @@ class Stream(trio.abc.HalfCloseableStream):
         if sent == self._pending:
             self._outgoing = _NOTHING
             self._pending = 0
-        else:
+        elif sent:
             self._keep_rest(data, sent)
 
     def _joined(self) -> Data:
@@ -578,10 +703,12 @@ class Stream(trio.abc.HalfCloseableStream):
         finally:
             self._sending = False
 
-    async def _send_pending(self) -> None:
-        """Send all that is pending, waiting `timeouts.send` at most for each bit of progress."""
+    async def _send_pending(self, side: _SideFlush | None = None) -> None:
+        """Send all that is pending, or for `side` enough, waiting `timeouts.send` at most for each bit of progress."""
         with self._progress_deadline() as scope:
             while self._outgoing:
+                if side is not None and (side.yields or (side.satisfied and self._pending <= MUCH_PENDING)):
+                    break
                 data = self._joined()
                 if not data:
                     self._outgoing = _NOTHING
@@ -616,7 +743,7 @@ class Stream(trio.abc.HalfCloseableStream):
             self._give_up(str(exc))
             raise
         except trio.Cancelled:
-            if not self._can_interrupt_send:
+            if not self._transport.can_cancel_send:
                 self._give_up("a send was cancelled before all of it had left")
             raise
         self.bytes_out += sent
@@ -637,6 +764,8 @@ class Stream(trio.abc.HalfCloseableStream):
     async def wait_send_all_might_not_block(self) -> None:
         """As in `trio.abc.SendStream`."""
         self._check_can_send()
+        if self._side_flush is not None:
+            await self._take_over(self._side_flush)
         self._sending = True
         try:
             await self._transport.wait_send_all_might_not_block()
@@ -659,14 +788,17 @@ class Stream(trio.abc.HalfCloseableStream):
             count = max(0, os.fstat(file.fileno()).st_size - offset)
         report = progress or (lambda sent: None)
         await self.flush()
+        self._sending = True
         try:
             if HAS_SENDFILE and isinstance(self._transport, SocketTransport) and not self._taps:
                 done = await self._send_file_directly(self._transport, file, offset, count, report)
             else:
                 done = await self._send_file_by_reading(file, offset, count, report)
-        except trio.Cancelled:
-            self._give_up("the sending of a file was cancelled")
+        except BaseException:
+            self._give_up(self._send_failure or "a file was not sent to its end")
             raise
+        finally:
+            self._sending = False
         if done < count:
             self._give_up("the file that was being sent has become shorter")
             raise IncompleteRead(b"", count)
@@ -677,29 +809,22 @@ class Stream(trio.abc.HalfCloseableStream):
     ) -> int:
         """By `sendfile`, window by window; returns how many bytes, fewer than `count` if the file ends before."""
         done = cached = 0
-        self._sending = True
-        try:
-            while done < count:
-                if done == cached:
-                    window = min(count - done, WINDOW)
-                    if not is_cached(file, offset + done, window):
-                        await trio.to_thread.run_sync(load_into_cache, file, offset + done, window)
-                    cached += window
-                    await trio.lowlevel.checkpoint()
-                sent = transport.send_file_now(file, offset + done, cached - done)
-                if sent is None:
-                    with self._progress_deadline():
-                        sent = await transport.send_file_some(file, offset + done, cached - done)
-                if not sent:
-                    break
-                done += sent
-                self.bytes_out += sent
-                report(sent)
-        except trio.BrokenResourceError as exc:
-            self._give_up(str(exc))
-            raise
-        finally:
-            self._sending = False
+        while done < count:
+            if done == cached:
+                window = min(count - done, WINDOW)
+                if not is_cached(file, offset + done, window):
+                    await trio.to_thread.run_sync(load_into_cache, file, offset + done, window)
+                cached += window
+                await trio.lowlevel.checkpoint()
+            sent = transport.send_file_now(file, offset + done, cached - done)
+            if sent is None:
+                with self._progress_deadline():
+                    sent = await transport.send_file_some(file, offset + done, cached - done)
+            if not sent:
+                break
+            done += sent
+            self.bytes_out += sent
+            report(sent)
         return done
 
     async def _send_file_by_reading(self, file: BinaryIO, offset: int, count: int, report: Progress) -> int:
@@ -709,7 +834,9 @@ class Stream(trio.abc.HalfCloseableStream):
             data = await trio.to_thread.run_sync(read_at, file, offset + done, min(count - done, WINDOW))
             if not data:
                 break
-            await self.send_all(data)
+            self._outgoing = [*self._outgoing, data]
+            self._pending += len(data)
+            await self._send_pending()
             done += len(data)
             report(len(data))
         return done
@@ -830,13 +957,14 @@ class Stream(trio.abc.HalfCloseableStream):
             if self._outgoing and not self._closed and not self._sending:
                 with trio.move_on_after(self.timeouts.close):
                     await self.flush()
-        except trio.BrokenResourceError:
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         finally:
             whole = self._send_failure is None and not self._outgoing and not self._sending
             self._shut()
             if whole:
-                await self._transport.aclose()
+                with trio.move_on_after(self.timeouts.close):  # TLS over a foreign stream waits for the peer's word
+                    await self._transport.aclose()
             else:
                 await self._transport.abort()
                 await trio.lowlevel.checkpoint()

@@ -81,6 +81,9 @@ class Transport(trio.abc.HalfCloseableStream):
     can_half_close: bool = False
     """Whether `send_eof` works. False over TLS."""
 
+    can_cancel_send: bool = False
+    """Whether a cancelled `send_some` has certainly sent nothing."""
+
     def __init__(self, local: Address | None, peer: Address | None, tls: TLSInfo | None = None) -> None:
         self._local = local
         self._peer = peer
@@ -146,7 +149,7 @@ class Transport(trio.abc.HalfCloseableStream):
     async def send_some(self, data: Data) -> int:
         """Wait until some of `data` has been sent, and return how many bytes, at least 1.
 
-        Cancelled over a socket, it has sent nothing; over a foreign stream nobody knows.
+        Cancelled, it has sent nothing if `can_cancel_send`; else nobody knows.
         """
 
     @abstractmethod

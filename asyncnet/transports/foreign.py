@@ -47,6 +47,9 @@ class ForeignTransport(Transport):
                 self._receiving = scope
             try:
                 self._received = bytes(await self._stream.receive_some(max_bytes))
+            except trio.ClosedResourceError:
+                self._closed = True  # behind our back
+                raise
             except trio.BrokenResourceError as exc:
                 if isinstance(exc.__cause__, ssl.SSLEOFError):
                     raise TruncatedError("the connection ended without TLS's closing message") from exc

@@ -53,6 +53,7 @@ class MemoryTransport(Transport):
     __slots__ = ("_closed", "_incoming", "_outgoing", "_sending", "_woken")
 
     can_half_close = True
+    can_cancel_send = True
 
     def __init__(self, incoming: _Pipe, outgoing: _Pipe, local: Address, peer: Address) -> None:
         super().__init__(local, peer)
@@ -67,11 +68,13 @@ class MemoryTransport(Transport):
         return not self._closed
 
     async def wait_receivable(self, max_bytes: int) -> None:
+        self._woken = False
         await checkpoint()
         pipe = self._incoming
         self._check_open()
-        self._woken = False
         while not pipe.readable:
+            if self._woken:
+                raise trio.ClosedResourceError("woken")
             if pipe.reader is not None:
                 raise trio.BusyResourceError("another task is receiving from this connection")
             event = pipe.reader = trio.Event()
@@ -81,8 +84,6 @@ class MemoryTransport(Transport):
                 if pipe.reader is event:
                     pipe.reader = None
             self._check_open()
-            if self._woken:
-                raise trio.ClosedResourceError("woken")
 
     def receive_now(self, max_bytes: int) -> bytes | None:
         pipe = self._incoming

@@ -50,6 +50,8 @@ class DescriptorTransport(Transport):
 
     __slots__ = ("_descriptor", "_ended", "_sending", "_socket")
 
+    can_cancel_send = True
+
     def __init__(self, sock: socket.socket, local: Address | None = None, peer: Address | None = None) -> None:
         super().__init__(local, peer)
         self._socket = sock

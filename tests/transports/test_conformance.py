@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 import trio
@@ -11,50 +10,13 @@ import trio.testing
 
 from asyncnet.stream import Stream
 from asyncnet.transports.base import Transport
-from asyncnet.transports.foreign import ForeignTransport
-from asyncnet.transports.memory import memory_transports
-from asyncnet.transports.socket import SocketTransport
-
-Pair = tuple[Transport, Transport]
-Maker = Callable[[], Awaitable[Pair]]
+from tests.pairs import MAKERS, Maker, close_sockets, memory_pair, one_byte_pair, over, socket_pair
 
 
-async def socket_pair() -> Pair:
-    left, right = socket.socketpair()
-    for one in (left, right):
-        one.setblocking(False)
-    return SocketTransport(left), SocketTransport(right)
-
-
-async def tcp_pair() -> Pair:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        left = socket.create_connection(listener.getsockname())
-        right, _ = listener.accept()
-    for one in (left, right):
-        one.setblocking(False)
-    return SocketTransport(left), SocketTransport(right)
-
-
-async def memory_pair() -> Pair:
-    return memory_transports(capacity=4096)
-
-
-async def foreign_pair() -> Pair:
-    left, right = trio.testing.memory_stream_pair()
-    return ForeignTransport(left), ForeignTransport(right)
-
-
-async def foreign_socket_pair() -> Pair:
-    left, right = (trio.SocketStream(trio.socket.from_stdlib_socket(one)) for one in socket.socketpair())
-    return ForeignTransport(left), ForeignTransport(right)
-
-
-def over(maker: Maker) -> Callable[[], Awaitable[tuple[Stream, Stream]]]:
-    async def streams() -> tuple[Stream, Stream]:
-        left, right = await maker()
-        return Stream(left), Stream(right)
-
-    return streams
+@pytest.fixture(autouse=True)
+def _no_socket_stays_open() -> Iterator[None]:
+    yield
+    close_sockets()
 
 
 def clogged(maker: Callable[[], Awaitable[tuple[trio.abc.Stream, trio.abc.Stream]]]):
@@ -71,7 +33,6 @@ def clogged(maker: Callable[[], Awaitable[tuple[trio.abc.Stream, trio.abc.Stream
     return make
 
 
-MAKERS = [socket_pair, tcp_pair, memory_pair, foreign_pair, foreign_socket_pair]
 CLOGGABLE = [socket_pair, memory_pair]  # over TCP the kernel goes on moving bytes: nothing stays clogged
 
 
@@ -85,3 +46,9 @@ async def test_a_transport_passes_trios_stream_checks(maker: Maker) -> None:
 async def test_a_stream_passes_trios_stream_checks(maker: Maker) -> None:
     clog = clogged(over(maker)) if maker in CLOGGABLE else None
     await trio.testing.check_half_closeable_stream(over(maker), clog)
+
+
+async def test_a_stream_byte_by_byte_passes_trios_checks_in_one_direction() -> None:
+    """The checks of both directions send megabytes."""
+    await trio.testing.check_one_way_stream(one_byte_pair, None)
+    await trio.testing.check_one_way_stream(over(one_byte_pair), None)
