@@ -29,7 +29,7 @@ import math
 import os
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias, cast
 
 import trio
 
@@ -77,9 +77,7 @@ FAIR_TURNS = 64
 
 _DEFAULTS = Timeouts()
 _NEVER = math.inf
-_NOTHING: list[
-    Data
-] = []  # never changed: what every stream has that has nothing to send, and costs none of them a list
+_NOTHING = cast("list[Data]", ())  # what all streams have that have nothing to send: none of them pays for a list
 
 
 class Tap(Protocol):
@@ -595,12 +593,15 @@ class Stream(trio.abc.HalfCloseableStream):
             raise BufferError(f"{self._pending} bytes wait to be sent: flush() before writing more")
         if type(data) is not bytes:
             data = bytes(data)
+        if data:
+            self._queue(data)
+
+    def _queue(self, data: Data) -> None:
         if self._outgoing:
             self._outgoing.append(data)
-            self._pending += len(data)
-        elif data:
+        else:
             self._outgoing = [data]
-            self._pending = len(data)
+        self._pending += len(data)
 
     async def flush(self) -> None:
         """Send what `write` has queued. A checkpoint only if it must wait."""
@@ -626,8 +627,7 @@ class Stream(trio.abc.HalfCloseableStream):
         if self._side_flush is not None:
             await self._take_over(self._side_flush)
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._outgoing = [*self._outgoing, data]
-        self._pending += len(data)
+        self._queue(data)
         self._send_pending_now()
         if self._outgoing:
             await self._send_pending_exclusively()
@@ -834,8 +834,7 @@ class Stream(trio.abc.HalfCloseableStream):
             data = await trio.to_thread.run_sync(read_at, file, offset + done, min(count - done, WINDOW))
             if not data:
                 break
-            self._outgoing = [*self._outgoing, data]
-            self._pending += len(data)
+            self._queue(data)
             await self._send_pending()
             done += len(data)
             report(len(data))
