@@ -26,7 +26,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import trio
 
@@ -46,7 +46,7 @@ from asyncnet.transports.base import Listener
 from asyncnet.transports.certificates import ServerTLS, client_context
 from asyncnet.transports.connecting import connect_tcp, connect_unix
 from asyncnet.transports.listening import SocketListener, listen_descriptor, listen_systemd, listen_tcp, listen_unix
-from asyncnet.transports.proxy_header import format_v2
+from asyncnet.transports.proxy_header import format_v1, format_v2
 from asyncnet.transports.tunnels import open_tunnel, parse_proxy
 
 if TYPE_CHECKING:
@@ -160,6 +160,7 @@ async def connect(
     session: ssl.SSLSession | None = None,
     proxy: str | None = None,
     proxy_header: tuple[Address, Address] | None = None,
+    proxy_version: Literal[1, 2] = 2,
     timeout: float = 30.0,
     timeouts: Timeouts = Timeouts(),  # noqa: B008 -- frozen
 ) -> Stream:
@@ -168,7 +169,8 @@ async def connect(
     Several addresses of a name are tried as Happy Eyeballs has it (RFC 8305). On an endpoint that begins with tls the
     server's certificate is verified against the system's trust store (`ca=` names another), unless `tls` brings a
     context of its own; `session` offers to resume an earlier connection's. `proxy` is the URL of a SOCKS5 or HTTP
-    proxy. `proxy_header`, a source and a destination, sends a PROXY header (version 2) before anything else.
+    proxy. `proxy_header`, a source and a destination, sends a PROXY header before anything else, by default the binary
+    one of version 2.
 
     Raises EndpointError for a wrong string, `ConnectionError` or another `OSError` if it does not succeed
     (`ssl.SSLError` in the handshake, `TunnelError` at the proxy), `TimeoutError` if it takes too long.
@@ -179,7 +181,7 @@ async def connect(
         with trio.fail_after(timeout):
             stream = await _open(where, endpoint, proxy, timeouts)
             if proxy_header is not None:
-                await stream.send_all(format_v2(*proxy_header))
+                await stream.send_all((format_v1 if proxy_version == 1 else format_v2)(*proxy_header))
             if where.tls or tls is not None:
                 name = where.server_name or where.host or None
                 await stream.start_tls(

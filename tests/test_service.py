@@ -9,6 +9,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import trio
@@ -612,7 +613,8 @@ async def test_unix_proxies_are_trusted_by_their_keyword() -> None:
         await peer.expect(b"hello")
 
 
-async def test_the_proxy_header_comes_before_tls() -> None:
+@pytest.mark.parametrize("version", [1, 2])
+async def test_the_proxy_header_comes_before_tls(version: Literal[1, 2]) -> None:
     ca = trustme.CA()
     server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
     ca.issue_cert("localhost").configure_cert(server)
@@ -624,7 +626,7 @@ async def test_the_proxy_header_comes_before_tls() -> None:
 
     async with serving(handler, "tcp://127.0.0.1:0", tls=server, proxy_from=["127.0.0.1"]) as service:
         endpoint = service.endpoints[0].replace("tls://127.0.0.1", "tls://localhost")
-        async with await connect(endpoint, tls=client, proxy_header=(CLIENT, OTHER)) as stream:
+        async with await connect(endpoint, tls=client, proxy_header=(CLIENT, OTHER), proxy_version=version) as stream:
             assert await stream.receive_exactly(15) == b"192.0.2.1:40000"
 
 
