@@ -141,6 +141,7 @@ class Stream(trio.abc.HalfCloseableStream):
         "_receiving",
         "_searched",
         "_secret",
+        "_secret_pending",
         "_send_failure",
         "_sending",
         "_side_flush",
@@ -176,6 +177,7 @@ class Stream(trio.abc.HalfCloseableStream):
         self._granted = 0
         self._holding: trio.CancelScope | None = None  # a receive that a tap holds back
         self._secret = False
+        self._secret_pending = False  # some of what is queued was written within `secret`
         self._turns = 0
         self.timeouts = timeouts
         """How long sends and the close wait."""
@@ -593,6 +595,8 @@ class Stream(trio.abc.HalfCloseableStream):
             raise BufferError(f"{self._pending} bytes wait to be sent: flush() before writing more")
         if type(data) is not bytes:
             data = bytes(data)
+        if self._secret:
+            self._secret_pending = True
         if data:
             self._queue(data)
 
@@ -750,9 +754,11 @@ class Stream(trio.abc.HalfCloseableStream):
         if self._taps:
             self._granted -= sent
             for tap in self._taps:
-                tap.sent(memoryview(data)[:sent], secret=self._secret)
+                tap.sent(memoryview(data)[:sent], secret=self._secret or self._secret_pending)
         if self._outgoing:  # unless the stream was closed meanwhile
             self._keep_rest(self._outgoing[0], sent)
+        if not self._outgoing:
+            self._secret_pending = False
 
     def _give_up(self, reason: str) -> None:
         """Sending is over; the receiving side is not."""
@@ -1012,7 +1018,10 @@ class Stream(trio.abc.HalfCloseableStream):
 
     @contextmanager
     def secret(self) -> Iterator[None]:
-        """Within it, the log of the conversation shows that bytes pass, but not which."""
+        """Within it, the log of the conversation shows that bytes pass, but not which.
+
+        What is written within it stays hidden when it leaves later, with all that leaves together with it.
+        """
         before, self._secret = self._secret, True
         try:
             yield
