@@ -34,10 +34,10 @@ class Address:
         if ":" not in host:
             return cls(host, port)
         host, _, scope = host.partition("%")
-        mapped = ipaddress.IPv6Address(host).ipv4_mapped
-        if mapped is not None:
-            return cls(str(mapped), port)
-        return cls(host, port, scope or None)
+        ip = ipaddress.IPv6Address(host)
+        if ip.ipv4_mapped is not None:
+            return cls(str(ip.ipv4_mapped), port)
+        return cls(str(ip), port, scope or None)
 
     @property
     def is_unix(self) -> bool:
@@ -86,7 +86,7 @@ class Networks:
             if text == UNIX:
                 self._unix = True
             else:
-                self._networks.append(ipaddress.ip_network(text))
+                self._networks.append(_unmapped(ipaddress.ip_network(text)))
 
     def __bool__(self) -> bool:
         return self._unix or bool(self._networks)
@@ -98,3 +98,12 @@ class Networks:
             return False
         ip = ipaddress.ip_address(address.host)
         return any(ip in network for network in self._networks)
+
+
+def _unmapped(network: Network) -> Network:
+    """The IPv4 network that an IPv4-mapped one stands for: addresses are normalised, so that it would match none."""
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
+        first = network.network_address.ipv4_mapped
+        if first is not None:
+            return ipaddress.IPv4Network((first, network.prefixlen - 96))
+    return network
