@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 import ssl
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import trio
@@ -379,3 +384,26 @@ async def test_a_round_without_a_block_is_a_mistake() -> None:
     with pytest.raises(RuntimeError, match="with attempt"):
         for _ in cancel_at_each_checkpoint():
             pass
+
+
+# The page about it
+
+
+def test_the_examples_of_the_page_pass(tmp_path: Path) -> None:
+    page = Path(__file__).parent.parent / "docs" / "testing.md"
+    handler, tests, *more = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    imports = "from asyncnet import Address\nfrom asyncnet.testing import *\nfrom shout import shout\n"
+    (tmp_path / "shout.py").write_text(handler)
+    (tmp_path / "test_shout.py").write_text(tests)
+    (tmp_path / "test_more.py").write_text(imports + "\n".join(more))
+    (tmp_path / "pytest.ini").write_text("[pytest]\ntrio_mode = true\npythonpath = .\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(page.parent.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "6 passed" in done.stdout
