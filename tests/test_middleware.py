@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -123,9 +124,9 @@ async def test_a_rate_remembers_no_more_addresses_than_it_may(mock_clock: trio.t
         lambda: Bandwidth(total=math.nan),
     ],
 )
-def test_a_limit_that_makes_no_sense_is_refused_at_once(make: object) -> None:
+def test_a_limit_that_makes_no_sense_is_refused_at_once(make: Callable[[], object]) -> None:
     with pytest.raises(ValueError, match=r"a |at least"):
-        make()  # type: ignore[operator]
+        make()
 
 
 async def test_a_service_sends_away_whom_the_rules_deny(nursery: trio.Nursery) -> None:

@@ -12,6 +12,7 @@ import trio
 import trio.testing
 
 from asyncnet.transports.address import NOWHERE, Address
+from asyncnet.transports.base import Transport
 from asyncnet.transports.socket import SocketTransport, address_of, peer_address, prepare
 from tests.pairs import Maker, close_sockets, socket_pair, sockets_over_tcp, tcp_pair
 
@@ -58,8 +59,8 @@ async def test_a_peer_that_has_gone_is_nowhere() -> None:
         (b"\0abstract", Address(path="@abstract")),
     ],
 )
-def test_the_kernels_names_become_addresses(name: object, address: Address) -> None:
-    assert address_of(name) == address  # type: ignore[arg-type]
+def test_the_kernels_names_become_addresses(name: tuple[object, ...] | str | bytes, address: Address) -> None:
+    assert address_of(name) == address
 
 
 async def test_an_abort_is_seen_as_a_reset_over_tcp() -> None:
@@ -107,13 +108,13 @@ async def test_closing_ends_whoever_waits(maker: Maker) -> None:
         while left.send_now(b"x" * 65536):
             pass
 
-        async def send(left: object = left) -> None:
+        async def send(left: Transport = left) -> None:
             with pytest.raises(trio.ClosedResourceError):
-                await left.send_all(bytes(8 << 20))  # type: ignore[attr-defined]
+                await left.send_all(bytes(8 << 20))
 
-        async def receive(left: object = left) -> None:
+        async def receive(left: Transport = left) -> None:
             with pytest.raises(trio.ClosedResourceError):
-                await left.receive_some()  # type: ignore[attr-defined]
+                await left.receive_some()
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send)
