@@ -13,7 +13,9 @@ import trio.testing
 
 from asyncnet.errors import Draining, EndOfStream, IncompleteRead, LimitExceeded, ReceiveTimeout
 from asyncnet.limits import Timeouts
-from asyncnet.stream import FAIR_TURNS, LINGER_LIMIT, MAX_PENDING, READ_AHEAD, Stream
+from asyncnet.receiving import READ_AHEAD
+from asyncnet.sending import FAIR_TURNS, MAX_PENDING
+from asyncnet.stream import LINGER_LIMIT, Stream
 from asyncnet.testing import (
     OneByteStream,
     ScriptedPeer,
