@@ -39,6 +39,7 @@ from asyncnet.endpoints import listen
 from asyncnet.errors import Draining, EndOfStream, ReceiveTimeout, RemoteProtocolError
 from asyncnet.limits import Limits, Timeouts
 from asyncnet.middleware import ConnectionsPerAddress, Middleware
+from asyncnet.printable import printable
 from asyncnet.stream import Stream
 from asyncnet.transports.address import Address, Networks
 from asyncnet.transports.base import Listener, Transport
@@ -386,7 +387,7 @@ class Service:
 
     def _count_refusal(self, peer: Address, reason: str) -> None:
         self.counters.refused += 1
-        logger.info("%s refused %s: %s", self.name, peer, reason)
+        logger.info("%s refused %s: %s", self.name, peer, printable(reason))
 
     async def _refuse(self, transport: Transport, aloud: bool) -> None:
         """Send the peer away: in its protocol's words if there is a place for that, else by a reset."""
@@ -512,7 +513,7 @@ class Service:
                 seconds,
                 stream.bytes_in,
                 stream.bytes_out,
-                connection.ending or "done",
+                printable(connection.ending) or "done",  # an error may quote its peer
             )
 
     # Watching

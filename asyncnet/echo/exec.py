@@ -35,6 +35,7 @@ from collections.abc import Mapping
 import trio
 
 from asyncnet.errors import ConfigurationError
+from asyncnet.printable import printable
 from asyncnet.stream import Stream
 
 logger = logging.getLogger("asyncnet.echo.exec")
@@ -172,7 +173,7 @@ class ExecHandler:
 
     def _log_line(self, stream: Stream, line: bytes) -> None:
         for start in range(0, len(line), MAX_LOG_LINE):
-            logger.warning("%s for %s: %s", self.name, stream.peer, _printable(line[start : start + MAX_LOG_LINE]))
+            logger.warning("%s for %s: %s", self.name, stream.peer, _text(line[start : start + MAX_LOG_LINE]))
 
 
 async def _feed(
@@ -229,7 +230,5 @@ def _ending(status: int) -> str:
     return f"was ended by signal {-status} ({signal.strsignal(-status)})"
 
 
-def _printable(line: bytes) -> str:
-    """The text of a line, with whatever could disturb a log or a terminal escaped."""
-    text = line.removesuffix(b"\r").decode("utf-8", "backslashreplace")
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+def _text(line: bytes) -> str:
+    return printable(line.removesuffix(b"\r").decode("utf-8", "backslashreplace"))

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from asyncnet.printable import printable
+
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 UNIX = "unix"
@@ -57,8 +59,9 @@ class Address:
         return f"{ipaddress.IPv6Address(prefix << 64)}/64"
 
     def __str__(self) -> str:
+        """For logs and messages: a client chooses the path that it binds, so that is escaped."""
         if self.path is not None:
-            name = f"unix:{self.path}"
+            name = f"unix:{printable(self.path)}"
             return name if self.uid is None else f"{name} (uid {self.uid})"
         if self.host is None:
             return "memory"
