@@ -100,3 +100,28 @@ async def test_openssl_gets_back_what_it_sends(authority: Path, version: str) ->
         place = ("-connect", f"127.0.0.1:{port_of(service)}", "-servername", "localhost", "-CAfile", str(authority))
         command = ("openssl", "s_client", "-quiet", "-verify_return_error", version)
         assert await converse(*command, *place, data=DATA) == DATA
+
+
+async def test_openssl_may_not_negotiate_anew(authority: Path) -> None:
+    """A renegotiation costs the server far more than the client (TLS 1.2; 1.3 has none)."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    async with echo_service(f"tls://127.0.0.1:0?cert={authority.with_name('server.pem')}") as service:
+        command = ("openssl", "s_client", "-tls1_2", "-connect", f"127.0.0.1:{port_of(service)}")
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                pipe, together = subprocess.PIPE, subprocess.STDOUT
+                process: trio.Process = await nursery.start(
+                    partial(trio.run_process, command, stdin=pipe, stdout=pipe, stderr=together, check=False)
+                )
+                assert process.stdin is not None
+                assert process.stdout is not None
+                printed = b""
+                await process.stdin.send_all(b"hello\n")
+                while b"\nhello\n" not in printed:
+                    printed += await process.stdout.receive_some()
+                await process.stdin.send_all(b"R\n")  # a line with an R alone is a command of s_client
+                while more := await process.stdout.receive_some():
+                    printed += more
+    assert b"RENEGOTIATING" in printed
+    assert b"no renegotiation" in printed
