@@ -6,6 +6,7 @@ dot, is not found. All work on the file system is done in a thread.
 
 from __future__ import annotations
 
+import errno
 import html
 import mimetypes
 import os
@@ -28,6 +29,9 @@ SMALL = 32 * 1024
 
 MAX_LISTED = 10_000
 """How many names a listing shows."""
+
+NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""What a system call reports that would have been answered at another time."""
 
 LAST_MOMENT = 253402300799
 """The end of the year 9999: file systems keep later times, calendars do not."""
@@ -64,7 +68,9 @@ class Files:
                 query = f"?{request.query}" if request.query else ""
                 return Response.redirect(f"./{quote_name(names[-1])}/{query}", 301)
             return self._folder(request, names)
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                return Response.problem(503, {"retry-after": "1"})  # it may be there: caches keep a 404
             # Not there, not allowed, not a file: the difference is nobody's business.
             return Response.problem(404)
 

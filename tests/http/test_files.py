@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,19 @@ class TestFiles:
     @pytest.mark.parametrize("target", ["/missing", "/ten.txt/", "/ten.txt/x", "/missing/", "*"])
     async def test_what_is_not_there_is_not_found(self, root: Path, target: str) -> None:
         assert (await ask(Files(root), target)).status == 404
+
+    @pytest.mark.parametrize("target", ["/ten.txt", "/sub/", "/missing"])
+    async def test_out_of_descriptors_nobody_is_told_that_a_file_is_not_there(self, root: Path, target: str) -> None:
+        files = Files(root)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest = os.dup(0)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        try:
+            response = await ask(files, target)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert (response.status, response.headers["retry-after"]) == (503, "1")
 
     async def test_names_are_decoded_once_and_may_be_any_bytes(self, root: Path) -> None:
         (root / "ä b%20.txt").write_text("found")
