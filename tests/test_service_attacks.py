@@ -96,9 +96,9 @@ async def test_an_error_answer_survives_what_the_peer_still_sends(tls: bool, cer
         place = f"{'tls' if tls else 'tcp'}://localhost:{service.endpoints[0].rpartition(':')[2]}"
         async with await connect(place, tls=context) as stream:
             await stream.send_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n" + bytes(200_000))
-            answer = await stream.receive_until(b"\r\n\r\n", limit=1000)
-            assert answer.startswith(b"HTTP/1.1 413 ")
-            assert await stream.receive_until(b"\n", limit=100) == b"413 Request Entity Too Large\n"
+            head = await stream.receive_until(b"\r\n\r\n", limit=1000)
+            assert head.startswith(b"HTTP/1.1 413 ")
+            assert (await stream.receive_until(b"\n", limit=100)).startswith(b"413 ")
             assert await stream.receive_some() == b""
 
 

@@ -43,7 +43,8 @@ class HTTPTimeouts:
     """How long a connection waits for its peer."""
 
     head: float = 10.0
-    """From the first byte of a request (or from accept) to the end of its head: it fits a few segments."""
+    """From accept to the first byte, and again from the first byte of a request to the end of its head, which fits a
+    few segments."""
     keep_alive: float = 75.0
     """Between requests. Load balancers give up at 60 s, and must be the first to do so."""
     body_grace: float = 10.0

@@ -219,6 +219,12 @@ class TestClosing:
             assert (status, headers["connection"]) == (200, "close")
             assert await client.rest() == b""
 
+    async def test_http_1_0_is_not_kept_alive(self, autojump_clock: Clock) -> None:
+        async with served(hello) as client:
+            _, headers, _ = await client.ask(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+            assert headers["connection"] == "close"
+            assert await client.rest() == b""
+
     async def test_the_connection_closes_when_the_application_wants_it(self, autojump_clock: Clock) -> None:
         async def app(request: Request) -> Response:
             return Response.text("bye", headers={"Connection": "close"})
