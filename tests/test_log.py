@@ -7,15 +7,16 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 import trustme
 from trio.abc import Clock
 
-from asyncnet import RemoteProtocolError, ServerTLS, Stream, serve
+from asyncnet import Handler, Listener, RemoteProtocolError, ServerTLS, Stream, serve
 from asyncnet.echo import EchoHandler
-from asyncnet.http import Files, HTTPHandler
+from asyncnet.http import Files, HTTPHandler, Request, Response
 from asyncnet.middleware import ConversationLog
 from asyncnet.printable import printable
 from asyncnet.testing import MemoryListener
@@ -35,7 +36,9 @@ def shown(caplog: pytest.LogCaptureFixture) -> str:
     return "\n".join(messages)
 
 
-async def end_of(attack: Callable[[], Awaitable[object]], handler, *endpoints, **options) -> None:  # type: ignore[no-untyped-def]
+async def end_of(
+    attack: Callable[[], Awaitable[object]], handler: Handler, *endpoints: str | Listener, **options: Any
+) -> None:
     """Serve while `attack` runs, and until its connections have ended."""
     async with trio.open_nursery() as nursery:
         service = await nursery.start(
@@ -148,8 +151,8 @@ async def test_the_target_of_a_request_that_an_application_failed_on(
             await stream.send_all(b"GET /%1b%0aforged HTTP/1.1\r\nHost: a\r\n\r\n")
             await stream.receive_until(b"\r\n\r\n", limit=1000)
 
-    async def app(request: object) -> None:
-        return None
+    async def app(request: Request) -> Response:
+        raise ValueError
 
-    await end_of(attack, HTTPHandler(app), listener)  # type: ignore[arg-type]
+    await end_of(attack, HTTPHandler(app), listener)
     assert "forged" in shown(caplog)
