@@ -477,6 +477,11 @@ def test_a_missing_certificate_says_which_file(tmp_path: Path) -> None:
         ServerTLS(tmp_path / "nowhere.pem")
 
 
+def test_a_certificate_that_cannot_even_be_looked_for_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read: File name too long"):
+        ServerTLS(tmp_path / ("a" * 300))
+
+
 def test_a_key_of_another_certificate_is_told(tmp_path: Path, files: tuple[Path, Path]) -> None:
     other = tmp_path / "other.pem"
     CA.issue_cert("other.example").private_key_pem.write_to_path(other)
@@ -515,3 +520,13 @@ async def test_a_broken_renewal_leaves_the_old_certificate_in_use(
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     near, _ = await secured(server=tls)
     assert near.tls is not None
+
+
+def test_a_certificate_that_has_gone_out_of_reach_leaves_the_old_one_in_use(
+    files: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    tls = ServerTLS(*files)
+    files[0].unlink()
+    files[0].symlink_to("a" * 300)  # looking for it fails by more than "not there", as below a closed folder
+    assert not tls.reload()
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
