@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,13 @@ def over_sockets(left: socket.socket, right: socket.socket) -> tuple[Stream, Str
     pair = Stream(SocketTransport(left)), Stream(SocketTransport(right))
     opened.extend(pair)
     return pair
+
+
+def client_hello() -> bytes:
+    outgoing = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        client_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost").do_handshake()
+    return outgoing.read()
 
 
 def sockets() -> tuple[Stream, Stream]:
@@ -397,6 +405,21 @@ def tcp() -> tuple[Stream, Stream]:
     for one in (near, far):
         one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return over_sockets(near, far)
+
+
+@pytest.mark.parametrize("carrier", [tcp, sockets, memory])
+async def test_a_hello_may_come_in_two_pieces_over_whatever_carries_it(
+    carrier: Plain, files: tuple[Path, Path]
+) -> None:
+    hello = client_hello()
+    near, far = carrier()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(far.start_tls, ServerTLS(*files), server_side=True))
+        await near.send_all(hello[:100])
+        await trio.testing.wait_all_tasks_blocked()
+        await near.send_all(hello[100:])
+        assert (await near.receive_exactly(1)) == b"\x16"  # the handshake's answer
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("carrier", [tcp, sockets, memory])
