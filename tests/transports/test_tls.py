@@ -23,6 +23,7 @@ from asyncnet import (
     Stream,
     TruncatedError,
 )
+from asyncnet.transports.client_hello import ClientHello
 from asyncnet.transports.memory import memory_transports
 from asyncnet.transports.socket import DescriptorTransport, SocketTransport
 from asyncnet.transports.tls import TLSTransport
@@ -345,6 +346,12 @@ async def test_a_client_of_another_protocol_is_refused_by_alpn(
     client, server = await refused(near, far, ServerTLS(*files, alpn=ours), client_context("h2", "http/1.1"))
     assert "NO APPLICATION PROTOCOL" in client.upper().replace("_", " ")
     assert "h2, http/1.1" in server
+
+
+def test_what_a_client_offers_cannot_write_lines_into_the_log(files: tuple[Path, Path]) -> None:
+    alert = ServerTLS(*files).refusal(ClientHello(None, (b"h2\nERROR all is lost\x1b[31m\xff",), (0x0304,)))
+    assert alert is not None
+    assert alert.reason.isprintable()
 
 
 @CARRIERS
