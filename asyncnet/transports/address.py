@@ -58,7 +58,7 @@ class Address:
 
     def __str__(self) -> str:
         if self.path is not None:
-            name = f"unix:{self.path}"
+            name = f"unix:{printable(self.path)}"
             return name if self.uid is None else f"{name} (uid {self.uid})"
         if self.host is None:
             return "memory"
@@ -69,10 +69,18 @@ class Address:
 NOWHERE = Address()
 
 
+def printable(text: str | bytes) -> str:
+    """A peer's text for a log or a terminal: whatever could disturb one is escaped."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "backslashreplace")
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
 class Networks:
     """A set of networks, read from strings: "192.0.2.0/24", "2001:db8::/32", a single address, or "unix".
 
-    Raises ValueError for anything else, and for host bits behind the prefix.
+    A network of IPv4-mapped addresses is the IPv4 one. Raises ValueError for anything else, and for host bits behind
+    the prefix.
     """
 
     __slots__ = ("_networks", "_unix")
@@ -86,7 +94,7 @@ class Networks:
             if text == UNIX:
                 self._unix = True
             else:
-                self._networks.append(ipaddress.ip_network(text))
+                self._networks.append(_normalised(ipaddress.ip_network(text)))
 
     def __bool__(self) -> bool:
         return self._unix or bool(self._networks)
@@ -98,3 +106,11 @@ class Networks:
             return False
         ip = ipaddress.ip_address(address.host)
         return any(ip in network for network in self._networks)
+
+
+def _normalised(network: Network) -> Network:
+    """A network of IPv4-mapped addresses as the IPv4 one: that is the form of the addresses it is compared with."""
+    mapped = network.network_address.ipv4_mapped if isinstance(network, ipaddress.IPv6Network) else None
+    if mapped is None or network.prefixlen < 96:
+        return network
+    return ipaddress.IPv4Network((mapped, network.prefixlen - 96))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from asyncnet.errors import ConfigurationError
+from asyncnet.transports.address import printable
 from asyncnet.transports.client_hello import NO_APPLICATION_PROTOCOL, UNRECOGNIZED_NAME, ClientHello
 
 logger = logging.getLogger("asyncnet.tls")
@@ -78,7 +79,7 @@ class ServerTLS:
     def refusal(self, hello: ClientHello) -> Alert | None:
         """The alert that answers `hello` at once, or None."""
         if hello.alpn is not None and not {name.decode("latin-1") for name in hello.alpn} & set(self.alpn):
-            offered = b", ".join(hello.alpn).decode("ascii", "backslashreplace")
+            offered = ", ".join(map(printable, hello.alpn))
             return Alert(NO_APPLICATION_PROTOCOL, f"none of the protocols offered is ours ({offered})")
         if self.names and (hello.server_name or "").lower().rstrip(".") not in self.names:
             return Alert(UNRECOGNIZED_NAME, f"no such name here: {hello.server_name!r}")
