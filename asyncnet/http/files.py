@@ -6,7 +6,9 @@ dot, is not found. All work on the file system is done in a thread.
 
 from __future__ import annotations
 
+import errno
 import html
+import logging
 import mimetypes
 import os
 import re
@@ -22,6 +24,12 @@ import trio
 
 from asyncnet.beneath import Beneath, Entry, check_name
 from asyncnet.http.messages import FileBody, Headers, Request, Response
+from asyncnet.http.wire import RequestError
+
+logger = logging.getLogger(__name__)
+
+OUR_FAULT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO})
+"""What says nothing about the file: whoever was told 404 would believe that it has gone."""
 
 SMALL = 32 * 1024
 """Up to this size, in bytes, a file is read where it is opened, and leaves together with its head."""
@@ -64,7 +72,10 @@ class Files:
                 query = f"?{request.query}" if request.query else ""
                 return Response.redirect(f"./{quote_name(names[-1])}/{query}", 301)
             return self._folder(request, names)
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in OUR_FAULT:
+                logger.error("%s cannot be read: %s", request.target, error.strerror)
+                raise RequestError(503, f"files cannot be read: {error.strerror}") from error
             # Not there, not allowed, not a file: the difference is nobody's business.
             return Response.problem(404)
 
