@@ -444,7 +444,7 @@ class Service:
         if self._proxy_from:
             try:
                 await stream.receive_proxy_header(timeout=self.timeouts.proxy_header)
-            except (RemoteProtocolError, TimeoutError) as exc:
+            except (RemoteProtocolError, TimeoutError, trio.BrokenResourceError) as exc:
                 self.counters.refused += 1
                 raise _HungUp(f"no PROXY header: {exc}") from exc
             connection.peer = stream.peer

@@ -572,12 +572,25 @@ async def test_a_trusted_proxy_without_a_header_is_cut_off() -> None:
 
 async def test_a_proxy_header_that_does_not_come_times_out(autojump_clock: trio.testing.MockClock) -> None:
     listener = MemoryListener()
-    async with serving(EchoHandler(), listener, proxy_from=["10.0.0.1"], timeouts=Timeouts(proxy_header=3)):
+    timeouts = Timeouts(proxy_header=3)
+    async with serving(EchoHandler(), listener, proxy_from=["10.0.0.1"], timeouts=timeouts) as service:
         peer = await visit(listener, PROXY)
         await peer.send(b"PROXY TCP4 192.0.2.1 ")
         before = trio.current_time()
         await peer.expect_reset()
         assert trio.current_time() - before == 3
+        assert service.counters.refused == 1
+
+
+@pytest.mark.parametrize("header", [b"", b"PROXY TCP4 192.0.2.1", b"GET / HTTP/1.1\r\n\r\n"])
+async def test_a_connection_without_a_proxy_header_counts_as_refused(header: bytes) -> None:
+    listener = MemoryListener()
+    async with serving(EchoHandler(), listener, proxy_from=["10.0.0.1"]) as service:
+        peer = await visit(listener, PROXY)
+        await peer.send(header)
+        await peer.send_eof()
+        await peer.expect_reset()
+        assert (service.counters.refused, service.counters.failed) == (1, 0)
 
 
 async def test_without_trust_a_proxy_header_is_just_data() -> None:

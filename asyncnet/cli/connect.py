@@ -14,6 +14,7 @@ import dataclasses
 import math
 import os
 import re
+import select
 import sys
 from typing import TextIO
 
@@ -70,7 +71,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         default=math.inf,
         help="how long the peer may be silent after the end of standard input (default: off)",
     )
-    parser.add_argument("--proxy", metavar="URL", help="socks5://[user:password@]host:port or http://…")
+    parser.add_argument("--proxy", metavar="URL", help="socks5://[user:password@]host:port or http://...")
     tls = parser.add_argument_group("TLS, for endpoints that begin with tls")
     tls.add_argument("--ca", metavar="FILE", help="who vouches for the peer, instead of the system's authorities (PEM)")
     tls.add_argument("--cert", metavar="FILE", help="the certificate to show (PEM)")
@@ -157,7 +158,7 @@ class _Conversation:
     async def _read(self, source: int | None) -> bytes:
         if source is None:
             return b""
-        return await trio.to_thread.run_sync(os.read, source, PIECE, abandon_on_cancel=True)
+        return await trio.to_thread.run_sync(read_some, source, abandon_on_cancel=True)
 
     async def show(self, sink: int) -> None:
         """Write what the peer sends to `sink` until it ends, or is silent for too long after our end.
@@ -184,12 +185,27 @@ def to_crlf(data: bytes, last: bytes) -> bytes:
     return data[:begun] + re.sub(rb"(?<!\r)\n", b"\r\n", data[begun:])
 
 
+# Whoever shares a terminal or a pipe with us may have made it non-blocking, and may do so while we run.
+
+
+def read_some(source: int) -> bytes:
+    """Read what is there, b"" at the end, waiting as long as it takes."""
+    while True:
+        try:
+            return os.read(source, PIECE)
+        except BlockingIOError:
+            select.select([source], [], [])
+
+
 def write_all(sink: int, data: bytes) -> None:
     """Write `data`, waiting as long as it takes."""
     rest = memoryview(data)
     try:
         while rest:
-            rest = rest[os.write(sink, rest) :]
+            try:
+                rest = rest[os.write(sink, rest) :]
+            except BlockingIOError:
+                select.select([], [sink], [])
     except BrokenPipeError as exc:
         raise BrokenPipeError(exc.errno, "nobody reads standard output any more") from exc
 

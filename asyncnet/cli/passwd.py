@@ -71,6 +71,8 @@ def _set_password(path: str, name: str, *, scram: bool) -> bool:
 
 
 def _ask(name: str) -> str:
+    if sys.stdin is None:
+        raise ConfigurationError("standard input is closed, and the password comes from there")
     if not sys.stdin.isatty():
         line = sys.stdin.buffer.readline()
         try:
@@ -89,6 +91,8 @@ def _ask(name: str) -> str:
 
 def _read(path: str) -> tuple[str, dict[str, object]]:
     """The file's text and its users; both empty where there is no file yet."""
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for, and a device replaced
+        raise ConfigurationError(f"{path}: not a file")
     try:
         with open(path, "rb") as file:
             data = file.read()

@@ -177,8 +177,8 @@ def _middleware(args: argparse.Namespace) -> list[Middleware]:
 
 
 def _tell(text: str) -> None:
-    """Print at once. That nobody reads it any more is no reason to stop serving."""
+    """Print at once. That nobody reads it any more, or that a disk is full, is no reason to stop serving."""
     try:
         print(text, flush=True)
-    except BrokenPipeError:
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit fails again

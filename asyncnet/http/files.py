@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import html
+import logging
 import mimetypes
 import os
 import re
@@ -24,14 +25,16 @@ import trio
 from asyncnet.beneath import Beneath, Entry, check_name
 from asyncnet.http.messages import FileBody, Headers, Request, Response
 
+logger = logging.getLogger(__name__)
+
+OUR_FAULT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO})
+"""What says nothing about the file: whoever was told 404 would believe that it has gone."""
+
 SMALL = 32 * 1024
 """Up to this size, in bytes, a file is read where it is opened, and leaves together with its head."""
 
 MAX_LISTED = 10_000
 """How many names a listing shows."""
-
-NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""What a system call reports that would have been answered at another time."""
 
 LAST_MOMENT = 253402300799
 """The end of the year 9999: file systems keep later times, calendars do not."""
@@ -69,7 +72,8 @@ class Files:
                 return Response.redirect(f"./{quote_name(names[-1])}/{query}", 301)
             return self._folder(request, names)
         except (OSError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno in NO_ROOM:
+            if isinstance(error, OSError) and error.errno in OUR_FAULT:
+                logger.error("%s cannot be read: %s", request.target, error.strerror)
                 return Response.problem(503, {"retry-after": "1"})  # it may be there: caches keep a 404
             # Not there, not allowed, not a file: the difference is nobody's business.
             return Response.problem(404)

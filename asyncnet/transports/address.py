@@ -75,7 +75,8 @@ NOWHERE = Address()
 class Networks:
     """A set of networks, read from strings: "192.0.2.0/24", "2001:db8::/32", a single address, or "unix".
 
-    Raises ValueError for anything else, and for host bits behind the prefix.
+    A network of IPv4-mapped addresses is the IPv4 one. Raises ValueError for anything else, and for host bits behind
+    the prefix.
     """
 
     __slots__ = ("_networks", "_unix")

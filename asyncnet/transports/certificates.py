@@ -119,8 +119,7 @@ class ServerTLS:
         context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
         for path in (self._certificate, self._key, self._client_ca):
             if path is not None and not os.access(path, os.R_OK):
-                missing = "cannot be read: check its permissions" if path.exists() else "does not exist"
-                raise ConfigurationError(f"the certificate file {path} {missing}")
+                raise ConfigurationError(f"the certificate file {path} {_why_unreadable(path)}")
         try:
             context.load_cert_chain(self._certificate, self._key, password=_no_password)
         except (OSError, ValueError) as exc:
@@ -135,6 +134,16 @@ class ServerTLS:
         if self.alpn:
             context.set_alpn_protocols(list(self.alpn))
         return context
+
+
+def _why_unreadable(path: Path) -> str:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return "does not exist"
+    except OSError as exc:
+        return f"cannot be read: {exc.strerror}"
+    return "cannot be read: check its permissions"
 
 
 def _no_password() -> str:

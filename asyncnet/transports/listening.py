@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import stat
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ import trio
 from asyncnet.errors import ConfigurationError
 from asyncnet.limits import Limits
 from asyncnet.transports.address import Address
+from asyncnet.transports.authority import percent_encode
 from asyncnet.transports.base import Listener, Transport
 from asyncnet.transports.socket import SocketTransport, address_of, local_address, peer_uid, prepare
 
@@ -44,7 +46,7 @@ NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 class SocketListener(Listener):
     """A listening, non-blocking socket, which now belongs to the listener; `unlink` is the path to remove at close."""
 
-    __slots__ = ("_descriptor", "_local", "_socket", "_unlink", "endpoint", "tls")
+    __slots__ = ("__weakref__", "_descriptor", "_local", "_socket", "_unlink", "endpoint", "tls")
 
     def __init__(self, sock: socket.socket, *, unlink: Path | None = None) -> None:
         self._socket = sock
@@ -60,6 +62,11 @@ class SocketListener(Listener):
         self.tls = tls
         if tls is not None:
             self.endpoint = self.endpoint.replace("tcp://", "tls://", 1).replace("unix:", "tls+unix:", 1)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has not been closed."""
+        return self._descriptor != -1
 
     @property
     def address(self) -> Address:
@@ -98,7 +105,7 @@ class SocketListener(Listener):
 
 
 def _name(address: Address) -> str:
-    return f"unix:{address.path}" if address.path is not None else f"tcp://{address}"
+    return f"unix:{percent_encode(address.path)}" if address.path is not None else f"tcp://{address}"
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -112,27 +119,30 @@ def _identity(path: Path) -> tuple[int, int] | None:
 async def listen_tcp(
     host: str, port: int, *, reuse_port: bool = False, backlog: int = Limits().backlog
 ) -> list[SocketListener]:
-    """Listen on every address of `host` ("*": all interfaces, IPv6 and IPv4), all on the same port.
+    """Listen on every address of `host` ("*": all interfaces, IPv6 and IPv4) that this machine has, all on one port.
 
     Raises `ConfigurationError` if the name is unknown, the port is in use or needs a privilege.
     """
     families = await _resolve(host, port)
     listeners: list[SocketListener] = []
+    lacking: OSError | None = None
     try:
         for family, address in families:
             address = (address[0], port or listeners_port(listeners), *address[2:])
             try:
                 listeners.append(_bind(family, address, reuse_port=reuse_port, backlog=backlog))
             except OSError as exc:
-                if host == "*" and family == socket.AF_INET6 and exc.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-                    continue  # a machine without IPv6
-                raise ConfigurationError(_why_not(exc, host, port)) from exc
+                if exc.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                    raise ConfigurationError(_why_not(exc, host, port)) from exc
+                lacking = exc  # a machine without IPv6, where names may still have such an address
     except BaseException:
         for listener in listeners:
             await trio.aclose_forcefully(listener)
         raise
     if not listeners:
-        raise ConfigurationError(f"cannot listen on {host}:{port}: this machine has no such address")
+        raise ConfigurationError(
+            f"cannot listen on {host}:{port}: this machine does not have that address"
+        ) from lacking
     return listeners
 
 
@@ -180,8 +190,6 @@ def _why_not(exc: OSError, host: str, port: int) -> str:
             return f"{place}: the port is in use; stop what listens there, or take another port (0 takes a free one)"
         case errno.EACCES:
             return f"{place}: not permitted; ports below 1024 need root, CAP_NET_BIND_SERVICE or socket activation"
-        case errno.EADDRNOTAVAIL:
-            return f"{place}: this machine does not have that address"
         case _:
             return f"{place}: {exc.strerror or exc}"
 
@@ -196,8 +204,10 @@ def listen_unix(path: str, *, mode: int | None = None, backlog: int = Limits().b
     _make_way(place)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.setblocking(False)
-    temporary = place.with_name(f".{place.name}.{os.getpid()}")
+    # Short, since the system takes few characters. What is there was left by a process that had our number.
+    temporary = place.with_name(f".{os.getpid():x}")
     try:
+        temporary.unlink(missing_ok=True)
         sock.bind(str(temporary))
         try:
             if mode is not None:
@@ -211,7 +221,7 @@ def listen_unix(path: str, *, mode: int | None = None, backlog: int = Limits().b
         sock.close()
         raise ConfigurationError(f"cannot listen on unix:{path}: {exc.strerror or exc}") from exc
     listener = SocketListener(sock, unlink=place.absolute())
-    listener.endpoint = f"unix:{path}"
+    listener.endpoint = f"unix:{percent_encode(path)}"
     return listener
 
 
@@ -239,6 +249,9 @@ def _make_way(place: Path) -> None:
 
 def listen_descriptor(descriptor: int) -> SocketListener:
     """Listen on a socket that was opened by whoever started this process. Raises `ConfigurationError`."""
+    other = _handed_over.get(descriptor)
+    if other is not None and other.is_open:
+        raise ConfigurationError(f"descriptor {descriptor} is named twice: it can be listened on once")
     try:
         sock = socket.socket(fileno=descriptor)
     except OSError as exc:
@@ -252,8 +265,12 @@ def listen_descriptor(descriptor: int) -> SocketListener:
         raise ConfigurationError(f"descriptor {descriptor} is no listening stream socket")
     os.set_inheritable(descriptor, False)
     prepare(sock)
-    return SocketListener(sock)
+    listener = _handed_over[descriptor] = SocketListener(sock)
+    return listener
 
+
+_handed_over: weakref.WeakValueDictionary[int, SocketListener] = weakref.WeakValueDictionary()
+"""The listeners on sockets that were not opened here. Two objects cannot own one descriptor."""
 
 FIRST_PASSED = 3
 """The first descriptor of socket activation: sd_listen_fds(3)."""

@@ -18,7 +18,8 @@ What could go wrong, and why it does not:
   TLS after it. There is no half-close: `unwrap` while data still arrives would destroy the connection.
 - *A client that offers only protocols that are not ours* (ALPACA). The `ssl` module does not tell "none offered" from
   "none in common", so the ClientHello is looked at before the handshake, in the kernel's buffer (`MSG_PEEK`).
-  Peeking leaves the descriptor readable: `SO_RCVLOWAT` keeps the wait from spinning until the rest is there.
+  Peeking leaves the descriptor readable: `SO_RCVLOWAT` keeps the wait from spinning until the rest is there. Unix
+  sockets do not heed it: there a short sleep does, and a peer that leaves within its hello is noticed by the timeout.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from asyncnet.stream import Stream
 
 TLSContext: TypeAlias = ssl.SSLContext | ServerTLS
+
+PEEK_PAUSE = 0.01
+"""How long, in seconds, the rest of a hello is waited for over a Unix socket before it is looked at again."""
 
 PIECE = 65536
 """How much goes to OpenSSL in one write, in bytes: of more it may report that nothing was sent."""
@@ -182,11 +186,14 @@ async def _inspect_hello(transport: SocketTransport, tls: ServerTLS) -> str | No
         while True:
             await transport.wait_receivable(1)
             data = sock.recv(MAX_CLIENT_HELLO, socket.MSG_PEEK)
-            if len(data) < needed and len(data) <= seen:
-                raise EndOfStream("the client left before its hello was complete")
-            seen = len(data)
             if not data:
                 raise EndOfStream("the client left without a hello")
+            if len(data) < needed and len(data) <= seen:
+                if sock.family == getattr(socket, "AF_UNIX", None):
+                    await trio.sleep(PEEK_PAUSE)
+                    continue
+                raise EndOfStream("the client left before its hello was complete")
+            seen = len(data)
             result = parse_client_hello(data)
             if isinstance(result, ClientHello):
                 break

@@ -32,7 +32,9 @@ def test_every_command_and_kind_has_its_help(command: str, capsys: pytest.Captur
     with pytest.raises(SystemExit) as ended:
         main([*command.split(), "--help"])
     assert ended.value.code == 0
-    assert capsys.readouterr().out.startswith(f"usage: asyncnet {command} ")
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: asyncnet {command} ")
+    assert out.isascii()  # so that a terminal of any encoding can show it
 
 
 @pytest.mark.parametrize("arguments", [[], ["serve"], ["no-such-command"], ["--no-such-option"]])

@@ -6,6 +6,7 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -85,6 +86,34 @@ def test_standard_input_may_be_closed(start: Start) -> None:
     shell = ["sh", "-c", 'exec "$0" "$@" <&-', *COMMAND, "connect", start(greet)]
     result = subprocess.run(shell, env=environment(), capture_output=True, timeout=DEADLINE)
     assert (result.returncode, result.stdout, result.stderr) == (0, b"hello\n", b"")
+
+
+def test_standard_input_and_output_may_be_non_blocking(start: Start) -> None:
+    """Programs that share a terminal or a pipe with us may have made it so."""
+    endpoint = start(EchoHandler())
+    ours, keyboard = os.pipe()
+    screen, theirs = os.pipe()
+    os.set_blocking(ours, False)
+    os.set_blocking(theirs, False)
+    load = bytes(range(256)) * 4096  # more than a pipe holds
+
+    with subprocess.Popen(
+        [*COMMAND, "connect", endpoint], env=environment(), stdin=ours, stdout=theirs, stderr=subprocess.PIPE
+    ) as process:
+        os.close(ours)
+        os.close(theirs)
+        try:
+            with open(keyboard, "wb") as typed, open(screen, "rb") as shown:
+                typed.write(b"first")
+                typed.flush()
+                assert shown.read(5) == b"first"  # so that it waits for more now
+                writer = threading.Thread(target=lambda: (typed.write(load), typed.close()))
+                writer.start()
+                assert shown.read() == load
+                writer.join()
+            assert (process.wait(DEADLINE), process.stderr.read() if process.stderr else b"") == (0, b"")
+        finally:
+            process.kill()
 
 
 def test_a_closed_standard_output_is_said(start: Start) -> None:

@@ -198,6 +198,24 @@ def test_a_file_that_cannot_be_changed_is_left_as_it_was(
     assert path.read_text() == text
 
 
+def test_a_closed_standard_input_is_told(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    args = parser().parse_args(["passwd", str(path), "anna"])
+    assert args.run(args) == 2
+    assert "standard input is closed" in capsys.readouterr().err
+    assert not path.exists()
+
+
+def test_what_is_no_file_is_neither_read_nor_replaced(run, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A pipe would be waited for; a device, for root, would be gone."""
+    os.mkfifo(path)
+    assert run(b"secret\n", path, "anna") == 2
+    assert capsys.readouterr().err == f"asyncnet passwd: {path}: not a file\n"
+    assert path.is_fifo()
+
+
 def test_a_folder_that_is_not_there_is_told(run, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(b"secret\n", path / "none" / "users.toml", "anna") == 2
     assert "No such file or directory" in capsys.readouterr().err

@@ -124,6 +124,27 @@ def test_options_reach_the_service() -> None:
     assert "-> 'hello'" in err
 
 
+def test_a_full_disk_behind_standard_output_is_no_reason_not_to_serve(tmp_path: Path) -> None:
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, open("/dev/full", "w") as full:
+        manager.settimeout(DEADLINE)
+        manager.bind(str(path))
+        with subprocess.Popen(
+            [*COMMAND, "serve", "echo", "tcp://127.0.0.1:0"],
+            env=environment(NOTIFY_SOCKET=str(path)),
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+        ) as process:
+            try:
+                assert manager.recv(100) == b"READY=1"
+                process.send_signal(signal.SIGTERM)
+                _, err = process.communicate(timeout=DEADLINE)
+            finally:
+                process.kill()
+    assert (process.returncode, err) == (0, b"")
+
+
 def test_whoever_read_the_first_line_may_leave_and_the_service_stays(tmp_path: Path) -> None:
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import resource
@@ -56,6 +57,20 @@ class TestFiles:
         assert re.fullmatch('"[^"]+"', response.headers["etag"])
         assert response.headers["accept-ranges"] == "bytes"
         assert response.headers["x-content-type-options"] == "nosniff"
+
+    @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EIO])
+    async def test_what_cannot_be_opened_for_want_of_anything_is_not_said_to_be_absent(
+        self, root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
+    ) -> None:
+        def fail(self: Beneath, names: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        files = Files(root)
+        monkeypatch.setattr(Beneath, "stat", fail)
+        response = await ask(files)
+        assert response.status == 503
+        assert response.headers["retry-after"] == "1"
+        assert os.strerror(number) in caplog.text
 
     async def test_a_large_file_is_left_to_the_kernel(self, root: Path) -> None:
         response = await Files(root)(Request("GET", "/large.bin", Headers()))

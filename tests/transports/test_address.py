@@ -100,3 +100,8 @@ def test_what_is_no_network_is_refused(text: str) -> None:
 def test_a_single_string_is_refused() -> None:
     with pytest.raises(TypeError, match="list of strings"):
         Networks("192.0.2.0/24")
+
+
+def test_the_path_of_a_unix_peer_cannot_write_lines_into_the_log() -> None:
+    assert str(Address(path="/run/a\nERROR all is lost\x1b[31m\udcff")).isprintable()
+    assert str(Address(path="/run/übung")) == "unix:/run/übung"

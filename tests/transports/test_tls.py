@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from asyncnet import (
     Stream,
     TruncatedError,
 )
+from asyncnet.transports.client_hello import ClientHello
 from asyncnet.transports.memory import memory_transports
 from asyncnet.transports.socket import DescriptorTransport, SocketTransport
 from asyncnet.transports.tls import TLSTransport
@@ -70,6 +72,13 @@ def over_sockets(left: socket.socket, right: socket.socket) -> tuple[Stream, Str
     pair = Stream(SocketTransport(left)), Stream(SocketTransport(right))
     opened.extend(pair)
     return pair
+
+
+def client_hello() -> bytes:
+    outgoing = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        client_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost").do_handshake()
+    return outgoing.read()
 
 
 def sockets() -> tuple[Stream, Stream]:
@@ -339,6 +348,12 @@ async def test_a_client_of_another_protocol_is_refused_by_alpn(
     assert "h2, http/1.1" in server
 
 
+def test_what_a_client_offers_cannot_write_lines_into_the_log(files: tuple[Path, Path]) -> None:
+    alert = ServerTLS(*files).refusal(ClientHello(None, (b"h2\nERROR all is lost\x1b[31m\xff",), (0x0304,)))
+    assert alert is not None
+    assert alert.reason.isprintable()
+
+
 @CARRIERS
 async def test_a_client_that_offers_no_protocol_is_served(plain: Plain, files: tuple[Path, Path]) -> None:
     near, _ = await secured(plain, server=ServerTLS(*files, alpn=["ftp"]))
@@ -397,6 +412,21 @@ def tcp() -> tuple[Stream, Stream]:
     for one in (near, far):
         one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return over_sockets(near, far)
+
+
+@pytest.mark.parametrize("carrier", [tcp, sockets, memory])
+async def test_a_hello_may_come_in_two_pieces_over_whatever_carries_it(
+    carrier: Plain, files: tuple[Path, Path]
+) -> None:
+    hello = client_hello()
+    near, far = carrier()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(far.start_tls, ServerTLS(*files), server_side=True))
+        await near.send_all(hello[:100])
+        await trio.testing.wait_all_tasks_blocked()
+        await near.send_all(hello[100:])
+        assert (await near.receive_exactly(1)) == b"\x16"  # the handshake's answer
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("carrier", [tcp, sockets, memory])
@@ -477,6 +507,11 @@ def test_a_missing_certificate_says_which_file(tmp_path: Path) -> None:
         ServerTLS(tmp_path / "nowhere.pem")
 
 
+def test_a_certificate_that_cannot_even_be_looked_for_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read: File name too long"):
+        ServerTLS(tmp_path / ("a" * 300))
+
+
 def test_a_key_of_another_certificate_is_told(tmp_path: Path, files: tuple[Path, Path]) -> None:
     other = tmp_path / "other.pem"
     CA.issue_cert("other.example").private_key_pem.write_to_path(other)
@@ -515,3 +550,13 @@ async def test_a_broken_renewal_leaves_the_old_certificate_in_use(
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     near, _ = await secured(server=tls)
     assert near.tls is not None
+
+
+def test_a_certificate_that_has_gone_out_of_reach_leaves_the_old_one_in_use(
+    files: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    tls = ServerTLS(*files)
+    files[0].unlink()
+    files[0].symlink_to("a" * 300)  # looking for it fails by more than "not there", as below a closed folder
+    assert not tls.reload()
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
