@@ -253,8 +253,8 @@ class ThreadPortal:
             raise RuntimeError("this is the portal's own thread: await the function instead")
         reply: Future[_T] = Future()
         call = _Call(async_fn, args, reply)
-        self._run.begin(call)
         try:
+            self._run.begin(call)  # in here: an interrupt may come before the next line
             return reply.result()
         finally:
             if not reply.done():
