@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -580,6 +581,34 @@ async def test_a_proxy_header_that_does_not_come_times_out(autojump_clock: trio.
         await peer.expect_reset()
         assert trio.current_time() - before == 3
         assert service.counters.refused == 1
+
+
+async def test_a_drain_does_not_wait_for_a_peer_that_has_not_finished_its_handshake(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Nothing was asked for yet; and whoever says nothing would hold it up to its deadline."""
+    listener = MemoryListener()
+    async with serving(EchoHandler(), listener, proxy_from=["10.0.0.1"]) as service:
+        peer = await visit(listener, PROXY)
+        await trio.testing.wait_all_tasks_blocked()
+        before = trio.current_time()
+        await service.drain()
+        assert trio.current_time() == before
+        await peer.expect_reset()
+
+
+async def test_a_drain_does_not_wait_for_a_tls_handshake(tmp_path: Path) -> None:
+    certificate = tmp_path / "server.pem"
+    trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(certificate)
+    timeouts = Timeouts(drain=math.inf, handshake=math.inf)
+    async with serving(EchoHandler(), f"tls://127.0.0.1:0?cert={certificate}", timeouts=timeouts) as service:
+        async with await connect(service.endpoints[0].replace("tls:", "tcp:")) as silent:
+            while not service.open:
+                await trio.lowlevel.checkpoint()
+            with trio.fail_after(10):
+                await service.drain()
+            with pytest.raises(trio.BrokenResourceError):
+                await silent.receive_some()
 
 
 @pytest.mark.parametrize("header", [b"", b"PROXY TCP4 192.0.2.1", b"GET / HTTP/1.1\r\n\r\n"])
