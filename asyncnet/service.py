@@ -17,7 +17,8 @@ What could go wrong, and why it does not:
   its protocol, by few at a time; past that the accept loop stops, and the kernel's queue holds the others back.
 - *No descriptors left.* `accept` fails at once, again and again: the loop logs once, and rests before it tries anew.
 - *A drain meets a connection that waits for its next request.* The handler marks that wait by `idle()`; the drain ends
-  just that wait, and the handler says goodbye. Whoever has marked nothing has until the deadline.
+  just that wait, and the handler says goodbye. Whoever has marked nothing has until the deadline. A handshake that is
+  not finished ends at once.
 - *Idle peers.* The watch compares each stream's byte counters with those of its last round: no timer per connection.
 """
 
@@ -237,6 +238,7 @@ class Service:
         self.time_limit = min((each.time_limit for each in middleware), default=math.inf)
         self._connections: set[_Connection] = set()
         self._handshakes = 0
+        self._ended_by_drain: set[trio.CancelScope] = set()
         self._refusing = 0
         self._out_of_room = False
         self._room = trio.Event()
@@ -288,6 +290,8 @@ class Service:
         for connection in self._connections:
             if connection.idle:
                 connection.stream.interrupt()
+        for handshake in self._ended_by_drain:
+            handshake.cancel()
         with trio.move_on_after(self.timeouts.drain):
             while self._connections:
                 await self._something_ended()
@@ -439,27 +443,41 @@ class Service:
             raise _HungUp("reached its time limit")
 
     async def _shake_hands(self, connection: _Connection, listener: Listener) -> None:
-        """PROXY header and TLS, as far as they are asked for."""
-        stream = connection.stream
-        if self._proxy_from:
+        """PROXY header and TLS, as far as they are asked for. A drain ends both: there is no request to finish."""
+        with trio.CancelScope() as scope:
+            self._ended_by_drain.add(scope)
             try:
-                await stream.receive_proxy_header(timeout=self.timeouts.proxy_header)
-            except (RemoteProtocolError, TimeoutError, trio.BrokenResourceError) as exc:
-                self.counters.refused += 1
-                raise _HungUp(f"no PROXY header: {exc}") from exc
-            connection.peer = stream.peer
-            reason = self._admit(connection.peer)
-            if reason is not None:
-                self._count_refusal(connection.peer, reason)
-                raise _HungUp(reason)
-            connection.admitted = True
-        if listener.tls is not None:
-            try:
-                await stream.start_tls(listener.tls, server_side=True)
-            except (OSError, RemoteProtocolError, trio.BrokenResourceError) as exc:
-                self.counters.handshakes_failed += 1
-                raise _HungUp(f"TLS handshake failed: {exc}") from exc
+                if self.is_draining:
+                    scope.cancel()
+                if self._proxy_from:
+                    await self._receive_proxy_header(connection)
+                if listener.tls is not None:
+                    await self._begin_tls(connection.stream, listener.tls)
+            finally:
+                self._ended_by_drain.discard(scope)
+        if scope.cancelled_caught:
+            raise _HungUp("the service drains")
         self._end_handshake(connection)
+
+    async def _receive_proxy_header(self, connection: _Connection) -> None:
+        try:
+            await connection.stream.receive_proxy_header(timeout=self.timeouts.proxy_header)
+        except (RemoteProtocolError, TimeoutError, trio.BrokenResourceError) as exc:
+            self.counters.refused += 1
+            raise _HungUp(f"no PROXY header: {exc}") from exc
+        connection.peer = connection.stream.peer
+        reason = self._admit(connection.peer)
+        if reason is not None:
+            self._count_refusal(connection.peer, reason)
+            raise _HungUp(reason)
+        connection.admitted = True
+
+    async def _begin_tls(self, stream: Stream, tls: ssl.SSLContext | ServerTLS) -> None:
+        try:
+            await stream.start_tls(tls, server_side=True)
+        except (OSError, RemoteProtocolError, trio.BrokenResourceError) as exc:
+            self.counters.handshakes_failed += 1
+            raise _HungUp(f"TLS handshake failed: {exc}") from exc
 
     def _end_handshake(self, connection: _Connection) -> None:
         if connection.shakes_hands:
