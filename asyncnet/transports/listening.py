@@ -22,7 +22,8 @@ from asyncnet.transports.socket import SocketTransport, address_of, local_addres
 if TYPE_CHECKING:
     from asyncnet.transports.tls import TLSContext
 
-# What accept(2) reports of a connection that has broken before it was accepted: the next one may be fine.
+# What accept(2) reports of a connection that has broken before it was accepted: the next one may be fine. It is tried
+# after a wait, as every other event is: EPERM may come again and again.
 BROKEN_BEFORE_ACCEPT = frozenset(
     {
         errno.ECONNABORTED,
@@ -77,22 +78,22 @@ class SocketListener(Listener):
         await trio.lowlevel.wait_readable(self._descriptor)
 
     def accept_now(self) -> Transport | None:
-        while True:
-            try:
-                sock, name = self._socket.accept()
-            except BlockingIOError:
+        try:
+            sock, name = self._socket.accept()
+        except BlockingIOError:
+            return None
+        except OSError as exc:
+            if exc.errno in BROKEN_BEFORE_ACCEPT:
                 return None
-            except OSError as exc:
-                if exc.errno in BROKEN_BEFORE_ACCEPT:
-                    continue
-                if self._descriptor == -1:
-                    raise trio.ClosedResourceError("this listener was closed") from None
-                raise
-            sock.setblocking(False)
-            try:
-                return SocketTransport(sock, self._local, address_of(name, peer_uid(sock)))
-            except OSError:  # it has gone again, before it could be asked who it is
-                sock.close()
+            if self._descriptor == -1:
+                raise trio.ClosedResourceError("this listener was closed") from None
+            raise
+        sock.setblocking(False)
+        try:
+            return SocketTransport(sock, self._local, address_of(name, peer_uid(sock)))
+        except OSError:  # it has gone again, before it could be asked who it is
+            sock.close()
+            return None
 
     async def aclose(self) -> None:
         if self._descriptor != -1:

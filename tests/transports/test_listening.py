@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from pathlib import Path
@@ -11,6 +12,7 @@ import trio
 
 from asyncnet import ConfigurationError, connect, listen
 from asyncnet.endpoints import parse
+from asyncnet.transports.listening import SocketListener
 
 NOT_HERE = "192.0.2.1"
 
@@ -65,3 +67,19 @@ async def test_a_descriptor_is_listened_on_once(tmp_path: Path) -> None:
         async with listener:
             with pytest.raises(ConfigurationError, match="twice"):
                 await listen(f"fd:{listener._socket.fileno()}")  # type: ignore[attr-defined]
+
+
+async def test_a_connection_that_broke_in_the_queue_gives_the_others_a_turn() -> None:
+    """A security module can refuse every accept: trying again at once would hold up the whole program for ever."""
+
+    class Refused(socket.socket):
+        def accept(self):  # type: ignore[no-untyped-def]
+            errors.append(PermissionError(errno.EPERM, os.strerror(errno.EPERM)))
+            assert len(errors) == 1, "it was tried again at once"
+            raise errors[0]
+
+    errors: list[OSError] = []
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        listener = SocketListener(Refused(fileno=sock.detach()))
+    async with listener:
+        assert listener.accept_now() is None
