@@ -61,6 +61,7 @@ else:
         "asyncnet.transports.certificates": ("ServerTLS",),
     }
     _HOMES = {name: module for module, names in _NAMES.items() for name in names}
+    __all__ = list(_HOMES)
 
     def __getattr__(name: str) -> object:
         if name not in _HOMES:

@@ -38,3 +38,8 @@ def test_an_unknown_name_is_an_ordinary_import_error() -> None:
 def test_importing_the_package_imports_no_trio() -> None:
     program = "import asyncnet, sys; assert 'trio' not in sys.modules; asyncnet.serve; assert 'trio' in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
+
+
+def test_a_star_imports_them_all() -> None:
+    program = "from asyncnet import *; serve, connect, Stream"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
