@@ -69,6 +69,7 @@ class ServerTLS:
         self.alpn = tuple(alpn)
         self.names = frozenset(name.lower().rstrip(".") for name in names)
         self._fingerprint = self._look()
+        self._failed = False  # to load what the fingerprint is of
         self._context = self._load()
 
     @property
@@ -88,17 +89,22 @@ class ServerTLS:
     def reload(self, *, force: bool = False) -> bool:
         """Load the files again if they have changed (always if `force`); return whether new ones are in use now.
 
-        If they do not load, the old ones stay and the log says so once per change. Reads files: call it in a thread.
+        If they do not load, the old ones stay, the log says so once per change, and the next call tries again. Reads
+        files: call it in a thread.
         """
         fingerprint = self._look()
-        if fingerprint == self._fingerprint and not force:
+        is_news = force or fingerprint != self._fingerprint
+        if not is_news and not self._failed:
             return False
         self._fingerprint = fingerprint
         try:
             self._context = self._load()
         except ConfigurationError as exc:
-            logger.error("%s; the certificate loaded before stays in use", exc)
+            self._failed = True
+            if is_news:
+                logger.error("%s; the certificate loaded before stays in use", exc)
             return False
+        self._failed = False
         logger.info("loaded the certificate %s", self._certificate)
         return True
 

@@ -560,3 +560,18 @@ def test_a_certificate_that_has_gone_out_of_reach_leaves_the_old_one_in_use(
     files[0].symlink_to("a" * 300)  # looking for it fails by more than "not there", as below a closed folder
     assert not tls.reload()
     assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+def test_a_renewal_that_could_not_be_read_for_a_moment_is_tried_again(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a descriptor to spare, for one: else the old certificate stays in use until it has expired."""
+    tls = ServerTLS(*files)
+    files[0].write_bytes(files[0].read_bytes() + b"\n")
+    with monkeypatch.context() as patch:
+        patch.setattr("os.access", lambda path, mode: False)
+        assert not tls.reload()
+        assert not tls.reload()
+    assert tls.reload()
+    assert not tls.reload()
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
