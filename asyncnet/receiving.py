@@ -147,7 +147,10 @@ class ReceivingHalf(SendingHalf):
         if self._receiving:
             raise trio.BusyResourceError("another task is receiving from this stream")
         if self._outgoing and not self._sending:
-            self._send_pending_quietly()
+            try:
+                self._send_pending_now()
+            except trio.BrokenResourceError:
+                pass  # the next send says so; what the peer sent before can still be received
         if self._outgoing or self._taps or self._draining or self._deadline != _NEVER:
             return await self._receive_with_care(max_bytes)
         transport = self._transport

@@ -138,7 +138,12 @@ class SendingHalf(trio.abc.HalfCloseableStream):
         if self._secret:
             self._secret_pending = True
         if data:
-            self._queue(data)
+            # `_queue`, written out for the sake of every message.
+            if self._outgoing:
+                self._outgoing.append(data)
+            else:
+                self._outgoing = [data]
+            self._pending += len(data)
 
     def _queue(self, data: Data) -> None:
         if self._outgoing:

@@ -30,9 +30,8 @@ class EchoHandler:
         stream = Stream.of(stream)
         async with idle():
             while data := await stream.receive_some():
-                if stream.pending:  # the peer sends and does not read: it shall wait too
-                    await stream.flush()
-                stream.write(data)  # leaves with the next receive
+                # Leaves with the next receive, which holds back as long as the peer sends and does not read.
+                stream.write(data)
                 del data  # an idle connection must not hold what was said last
         await stream.flush()
 
