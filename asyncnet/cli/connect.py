@@ -12,14 +12,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-import os
 import re
-import select
 import sys
 from typing import TextIO
 
 import trio
 
+from asyncnet.cli.descriptors import read_some, write_all
 from asyncnet.cli.groups import leaves
 from asyncnet.cli.options import duration
 from asyncnet.endpoints import connect, parse
@@ -27,8 +26,6 @@ from asyncnet.errors import ConfigurationError, ReceiveTimeout, RemoteProtocolEr
 from asyncnet.limits import Timeouts
 from asyncnet.stream import Stream
 from asyncnet.transports.certificates import client_context
-
-PIECE = 65536
 
 _EPILOG = """\
 At the end of standard input this side of the connection is closed, and what the peer still sends is printed until it
@@ -166,8 +163,11 @@ class _Conversation:
         Raises the error that stopped `send`, if there was one: not all of the input has arrived.
         """
         try:
-            while data := await self._stream.receive_some(PIECE):
-                await trio.to_thread.run_sync(write_all, sink, data, abandon_on_cancel=True)
+            while data := await self._stream.receive_some():
+                try:
+                    await trio.to_thread.run_sync(write_all, sink, data, abandon_on_cancel=True)
+                except BrokenPipeError:
+                    return  # whoever reads has enough, as in `asyncnet connect ... | head`
                 if self._input_ended:
                     self._limit_silence()
         except ReceiveTimeout:
@@ -183,31 +183,6 @@ def to_crlf(data: bytes, last: bytes) -> bytes:
     """`data` with every bare LF as CR LF; `last` is the byte before it."""
     begun = last == b"\r" and data.startswith(b"\n")
     return data[:begun] + re.sub(rb"(?<!\r)\n", b"\r\n", data[begun:])
-
-
-# Whoever shares a terminal or a pipe with us may have made it non-blocking, and may do so while we run.
-
-
-def read_some(source: int) -> bytes:
-    """Read what is there, b"" at the end, waiting as long as it takes."""
-    while True:
-        try:
-            return os.read(source, PIECE)
-        except BlockingIOError:
-            select.select([source], [], [])
-
-
-def write_all(sink: int, data: bytes) -> None:
-    """Write `data`, waiting as long as it takes."""
-    rest = memoryview(data)
-    try:
-        while rest:
-            try:
-                rest = rest[os.write(sink, rest) :]
-            except BlockingIOError:
-                select.select([], [sink], [])
-    except BrokenPipeError as exc:
-        raise BrokenPipeError(exc.errno, "nobody reads standard output any more") from exc
 
 
 def _explain(exc: Exception) -> str:

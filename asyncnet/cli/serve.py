@@ -12,6 +12,7 @@ from functools import partial
 import trio
 
 from asyncnet.cli.kinds import KINDS
+from asyncnet.cli.log import log_to_stderr
 from asyncnet.cli.options import count, duration, network, size
 from asyncnet.endpoints import parse
 from asyncnet.errors import ConfigurationError
@@ -121,9 +122,7 @@ def _common_options() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal. Raises ConfigurationError and EndpointError, in a group or by themselves."""
-    logging.basicConfig(
-        stream=sys.stderr, level=args.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    log_to_stderr(args.log_level)
     trio.run(_serve_until_signal, args)
     return 0
 

@@ -50,7 +50,7 @@ class TLSInfo:
         self.alpn: str | None = object.selected_alpn_protocol()
         """The application protocol that both sides agreed on, or None."""
         self.server_name = server_name
-        """The name that the client asked for (SNI), or None."""
+        """The name that the client asked for (SNI), or None; a server knows it where it has a `ServerTLS`."""
 
     @property
     def cipher(self) -> str:

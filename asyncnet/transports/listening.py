@@ -44,6 +44,10 @@ BROKEN_BEFORE_ACCEPT = frozenset(
 NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
+FREE_PORT_TRIES = 10
+"""How often a free port is looked for that is free at every address."""
+
+
 class SocketListener(Listener):
     """A listening, non-blocking socket, which now belongs to the listener; `unlink` is the path to remove at close."""
 
@@ -124,11 +128,29 @@ async def listen_tcp(
 
     Raises `ConfigurationError` if the name is unknown, the port is in use or needs a privilege.
     """
-    families = await _resolve(host, port)
+    places = await _resolve(host, port)
+    tries = 1 if port else FREE_PORT_TRIES
+    while True:
+        tries -= 1
+        try:
+            return await _listen_at(places, host, port, reuse_port=reuse_port, backlog=backlog)
+        except ConfigurationError as exc:
+            if not tries or not isinstance(exc.__cause__, OSError) or exc.__cause__.errno != errno.EADDRINUSE:
+                raise
+
+
+async def _listen_at(
+    places: list[tuple[socket.AddressFamily, tuple[object, ...]]],
+    host: str,
+    port: int,
+    *,
+    reuse_port: bool,
+    backlog: int,
+) -> list[SocketListener]:
     listeners: list[SocketListener] = []
     lacking: OSError | None = None
     try:
-        for family, address in families:
+        for family, address in places:
             address = (address[0], port or listeners_port(listeners), *address[2:])
             try:
                 listeners.append(_bind(family, address, reuse_port=reuse_port, backlog=backlog))

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from asyncnet.errors import EndOfStream, EndpointError, IncompleteRead, LimitExceeded, LocalProtocolError, TunnelError
+from asyncnet.printable import printable
 from asyncnet.transports.authority import (
     format_authority,
     name_problem,
@@ -232,15 +233,10 @@ async def _open_http(stream: Stream, proxy: ProxyURL, authority: str) -> None:
         line = head.partition(b"\r\n")[0]
         match = _STATUS_LINE.fullmatch(line)
         if match is None:
-            raise TunnelError(f"this is no HTTP proxy: it answered {_printable(line)}")
+            raise TunnelError(f"this is no HTTP proxy: it answered {printable(line[:200].decode('latin-1'))}")
         status = int(match[1])
         if 200 <= status < 300:
             return
         if status >= 300 or status == 101:
-            raise TunnelError(f"the proxy did not connect to {authority}: {_printable(line)}")
+            raise TunnelError(f"the proxy did not connect to {authority}: {printable(line[:200].decode('latin-1'))}")
     raise LimitExceeded(MAX_HEAD)
-
-
-def _printable(line: bytes) -> str:
-    """The beginning of what the proxy sent, safe for a log and a terminal."""
-    return "".join(chr(byte) if 0x20 <= byte <= 0x7E else "?" for byte in line[:200])

@@ -175,7 +175,7 @@ REFUSALS = {
     "HTTP/1.0 503": (HTTP, CONNECT, b"HTTP/1.0 503\r\n\r\n"),
     "HTTP/1.1 302 Found": (HTTP, CONNECT, b"HTTP/1.1 302 Found\r\nLocation: http://a.example\r\n\r\n"),
     "HTTP/1.1 101 Switching": (HTTP, CONNECT, b"HTTP/1.1 101 Switching\r\n\r\n"),
-    "HTTP/1.1 403 ?[31m?red": (HTTP, CONNECT, b"HTTP/1.1 403 \x1b[31m\nred\r\n\r\n"),
+    "HTTP/1.1 403 \\x1b[31m\\nred": (HTTP, CONNECT, b"HTTP/1.1 403 \x1b[31m\nred\r\n\r\n"),
     "no HTTP proxy: it answered HTTP/2 200 OK": (HTTP, CONNECT, b"HTTP/2 200 OK\r\n\r\n"),
     "no HTTP proxy: it answered HTTP/1.1 2000 OK": (HTTP, CONNECT, b"HTTP/1.1 2000 OK\r\n\r\n"),
     "no HTTP proxy: it answered HTTP/1.1  200": (HTTP, CONNECT, b"HTTP/1.1  200\r\n\r\n"),

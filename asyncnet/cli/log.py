@@ -1,0 +1,76 @@
+"""The command's log, on standard error: written by a thread, so that whoever reads it slowly does not stop the service.
+
+A pipe that nobody reads is full after 64 KiB, and a disk may be slow: a log that is written where it arises would then
+hold up every connection. Here records wait in a queue; when that is full they are dropped, and the log says how many.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import sys
+import threading
+
+from asyncnet.cli.descriptors import write_all
+
+WAITING = 10_000
+"""How many records wait for the writer; with a connection a record this is some seconds of a busy service."""
+
+LAST_WORDS = 1.0
+"""How long, in seconds, the end of the process waits for what is still to be written."""
+
+
+class QueuedLog(logging.Handler):
+    """Formats records where they arise, and has a thread write them to the descriptor `sink`."""
+
+    def __init__(self, sink: int) -> None:
+        super().__init__()
+        self._sink = sink
+        self._queue: queue.Queue[str | None] = queue.Queue(WAITING)
+        self._dropped = 0
+        self._ending = False
+        self._writer = threading.Thread(target=self._write, name="log", daemon=True)
+        self._writer.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._queue.put_nowait(f"{self.format(record)}\n")
+        except queue.Full:
+            self._dropped += 1
+
+    def _write(self) -> None:
+        while (text := self._queue.get()) is not None:
+            dropped, self._dropped = self._dropped, 0
+            if dropped:
+                text += f"{dropped} records were dropped, since nobody reads this quickly enough\n"
+            try:
+                write_all(self._sink, text.encode("utf-8", "backslashreplace"))
+            except OSError:
+                pass  # a broken pipe, a full disk: the service goes on, and the next record may fit
+
+    def close(self) -> None:
+        """Let what waits be written, for a moment."""
+        if not self._ending:
+            self._ending = True
+            try:
+                self._queue.put_nowait(None)
+            except queue.Full:
+                pass
+            self._writer.join(LAST_WORDS)
+        super().close()
+
+
+def log_to_stderr(level: str) -> None:
+    """Have the log written to standard error from `level` on; where that is closed, nowhere."""
+    logging.basicConfig(
+        level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=[_handler()]
+    )
+
+
+def _handler() -> logging.Handler:
+    if sys.stderr is None:
+        return logging.NullHandler()
+    try:
+        return QueuedLog(sys.stderr.fileno())
+    except OSError:  # something in its place that has no descriptor
+        return logging.StreamHandler()
