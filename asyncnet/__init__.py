@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from asyncnet.errors import ConfigurationError as ConfigurationError
     from asyncnet.errors import EndOfStream as EndOfStream
     from asyncnet.errors import EndpointError as EndpointError
+    from asyncnet.errors import FileShrankError as FileShrankError
     from asyncnet.errors import IncompleteRead as IncompleteRead
     from asyncnet.errors import LimitExceeded as LimitExceeded
     from asyncnet.errors import LocalProtocolError as LocalProtocolError
@@ -44,6 +45,7 @@ else:
             "ConfigurationError",
             "EndOfStream",
             "EndpointError",
+            "FileShrankError",
             "IncompleteRead",
             "LimitExceeded",
             "LocalProtocolError",

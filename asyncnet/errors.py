@@ -72,6 +72,10 @@ class EndpointError(AsyncnetError, ValueError):
         super().__init__(f"{problem}\n  {shown}\n  {' ' * position}^")
 
 
+class FileShrankError(AsyncnetError):
+    """A file that was being sent ended before what was promised of it: somebody has shortened it."""
+
+
 class ConfigurationError(AsyncnetError):
     """Something that the user set is wrong: a missing file, a port in use, a certificate that does not load.
 

@@ -25,7 +25,7 @@ from typing import BinaryIO, Protocol, TypeAlias, cast
 
 import trio
 
-from asyncnet.errors import IncompleteRead
+from asyncnet.errors import FileShrankError
 from asyncnet.limits import Timeouts
 from asyncnet.transports.base import Data, Transport
 from asyncnet.transports.files import WINDOW, is_cached, load_into_cache, read_at
@@ -335,7 +335,7 @@ class SendingHalf(trio.abc.HalfCloseableStream):
         sent. Either way the event loop never waits for a disk. `file` is a regular file opened for reading; its
         position does not matter and stays. `progress` is called with the number of bytes of each step.
 
-        Raises `IncompleteRead` if the file ends early (somebody has shortened it): the peer was promised more, so
+        Raises `FileShrankError` if the file ends early (somebody has shortened it): the peer was promised more, so
         that the sending side is broken then.
         """
         if count is None:
@@ -355,7 +355,7 @@ class SendingHalf(trio.abc.HalfCloseableStream):
             self._sending = False
         if done < count:
             self._give_up("the file that was being sent has become shorter")
-            raise IncompleteRead(b"", count)
+            raise FileShrankError(f"the file ended {count - done} bytes before its time")
         return done
 
     async def _send_file_directly(

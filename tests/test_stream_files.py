@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio.testing
 
-from asyncnet.errors import IncompleteRead
+from asyncnet.errors import FileShrankError
 from asyncnet.stream import Stream
 from asyncnet.transports import files
 from tests.pairs import Maker, close_sockets, foreign_pair, memory_pair, over, socket_pair, tcp_pair
@@ -94,7 +94,7 @@ async def test_a_file_that_became_shorter_breaks_the_sending_side(maker: Maker, 
     received = bytearray()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(collect, right, received)
-        with pytest.raises(IncompleteRead):
+        with pytest.raises(FileShrankError):
             await left.send_file(file, 0, len(CONTENT) + 1)
         with pytest.raises(trio.BrokenResourceError, match="shorter"):
             left.write(b"more")

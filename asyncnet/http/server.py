@@ -28,7 +28,7 @@ from typing import TypeAlias
 
 import trio
 
-from asyncnet.errors import IncompleteRead, LocalProtocolError, ReceiveTimeout
+from asyncnet.errors import FileShrankError, LocalProtocolError, ReceiveTimeout
 from asyncnet.http.engine import CONTINUE, Engine, H11Engine, RequestHead
 from asyncnet.http.limits import HTTPLimits, HTTPTimeouts
 from asyncnet.http.messages import FileBody, Headers, Request, Response, reason
@@ -275,7 +275,7 @@ class _Connection:
         self._stream.write(head)
         try:
             await self._stream.send_file(file.file, file.offset, file.count)
-        except IncompleteRead as error:
+        except FileShrankError as error:
             logger.warning("%s: the file behind %s became shorter while it was sent", request.peer, request.target)
             raise _Broken from error
 
