@@ -223,6 +223,8 @@ def listen_unix(path: str, *, mode: int | None = None, backlog: int = Limits().b
     The socket is bound under a temporary name beside `path`, given its `mode`, and then renamed, so that nobody
     connects before the permissions hold. Raises `ConfigurationError` if something else is there, or lives.
     """
+    if not hasattr(socket, "AF_UNIX"):
+        raise ConfigurationError(f"cannot listen on unix:{path}: this platform has no Unix sockets")
     place = Path(path)
     _make_way(place)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
