@@ -15,8 +15,8 @@ from asyncnet.embed import in_thread
 def main(endpoint: str) -> None:
     with in_thread() as portal:
         service = portal.start(serve, EchoHandler(), endpoint)
-        print(f"echo on {service.endpoints[0]}; try it with: asyncnet connect {service.endpoints[0]}", flush=True)
         try:
+            print(f"echo on {service.endpoints[0]}; try it with: asyncnet connect {service.endpoints[0]}", flush=True)
             input("Enter ends it.\n")  # and whatever else this program does, without async
         except (EOFError, KeyboardInterrupt):
             pass
