@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from asyncnet.connection import draining as draining
+    from asyncnet.connection import idle as idle
+    from asyncnet.connection import is_draining as is_draining
     from asyncnet.endpoints import connect as connect
     from asyncnet.endpoints import listen as listen
     from asyncnet.errors import AsyncnetError as AsyncnetError
@@ -26,9 +29,6 @@ if TYPE_CHECKING:
     from asyncnet.limits import Timeouts as Timeouts
     from asyncnet.service import Handler as Handler
     from asyncnet.service import Service as Service
-    from asyncnet.service import draining as draining
-    from asyncnet.service import idle as idle
-    from asyncnet.service import is_draining as is_draining
     from asyncnet.service import serve as serve
     from asyncnet.signals import drain_on_signal as drain_on_signal
     from asyncnet.stream import Stream as Stream
@@ -55,7 +55,8 @@ else:
             "TunnelError",
         ),
         "asyncnet.limits": ("Limits", "Timeouts"),
-        "asyncnet.service": ("Handler", "Service", "draining", "idle", "is_draining", "serve"),
+        "asyncnet.connection": ("draining", "idle", "is_draining"),
+        "asyncnet.service": ("Handler", "Service", "serve"),
         "asyncnet.signals": ("drain_on_signal",),
         "asyncnet.stream": ("Stream",),
         "asyncnet.transports.address": ("Address",),

@@ -162,7 +162,7 @@ async def connect(
     proxy_header: tuple[Address, Address] | None = None,
     proxy_version: Literal[1, 2] = 2,
     timeout: float = 30.0,
-    timeouts: Timeouts = Timeouts(),  # noqa: B008 -- frozen
+    timeouts: Timeouts = Timeouts(),
 ) -> Stream:
     """Connect to `endpoint` and return the stream; `timeout` in seconds is for name, connection, proxy and handshake.
 

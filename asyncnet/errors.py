@@ -50,7 +50,7 @@ class ReceiveTimeout(AsyncnetError, TimeoutError):
 
 
 class Draining(AsyncnetError):
-    """The service is going out of service and an idle wait was ended. `service.idle()` catches it."""
+    """The service is going out of service and an idle wait was ended. `connection.idle()` catches it."""
 
 
 class PlaintextAfterUpgrade(RemoteProtocolError):

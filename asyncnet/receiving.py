@@ -111,7 +111,7 @@ class ReceivingHalf(SendingHalf):
     def interrupt(self, on: bool = True) -> None:
         """End receives that wait, now and from now on, by `Draining`; with `on` false, no longer.
 
-        Receives that the buffer can satisfy go on. `service.idle` uses it; handlers use that.
+        Receives that the buffer can satisfy go on. `connection.idle` uses it; handlers use that.
         """
         self._draining = on
         if on:

@@ -29,13 +29,13 @@ import errno
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
+from asyncnet.connection import Connection, current_connection
 from asyncnet.endpoints import listen
 from asyncnet.errors import Draining, EndOfStream, ReceiveTimeout, RemoteProtocolError
 from asyncnet.limits import Limits, Timeouts
@@ -86,94 +86,12 @@ class Counters:
     """How long the connections that have ended were open, in all."""
 
 
-class _Connection:
-    """What the service knows of a connection while it is open."""
-
-    __slots__ = (
-        "admitted",
-        "ending",
-        "idle",
-        "may_end_cleanly",
-        "peer",
-        "seen",
-        "service",
-        "shakes_hands",
-        "since",
-        "still",
-        "stream",
-    )
-
-    def __init__(self, service: Service, stream: Stream, *, admitted: bool) -> None:
-        self.service = service
-        self.stream = stream
-        self.peer = stream.peer
-        self.admitted = admitted  # by every middleware, which have to be told of its end
-        self.since = trio.current_time()
-        self.shakes_hands = False  # a PROXY header or TLS comes first, and has not ended
-        self.idle = False  # its handler waits for the next request
-        self.seen = 0  # bytes that had moved when the watch last came by
-        self.still = 0  # rounds of the watch since then
-        self.ending = ""
-        self.may_end_cleanly = False
-
-
-_current: ContextVar[_Connection | None] = ContextVar("asyncnet.connection", default=None)
-
-
-class idle:
-    """Marks a handler's wait for its peer's next request: `async with idle() as turn: …` around the receive.
-
-    When the service drains, the wait ends at once and `turn.draining` is true: say goodbye and return. Receives that
-    the buffer can satisfy go on. Outside a service it does nothing.
-    """
-
-    __slots__ = ("_connection", "draining")
-
-    def __init__(self) -> None:
-        self._connection = _current.get()
-        self.draining = False
-        """Whether the wait was ended by a drain."""
-
-    async def __aenter__(self) -> idle:
-        connection = self._connection
-        if connection is not None:
-            connection.idle = True
-            if connection.service.is_draining:
-                connection.stream.interrupt()
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: object) -> bool:
-        connection = self._connection
-        if connection is None:
-            return False
-        connection.idle = False
-        if connection.service.is_draining:
-            connection.stream.interrupt(False)
-        self.draining = isinstance(exc, Draining)
-        return self.draining
-
-
-def is_draining() -> bool:
-    """Whether the service of the running handler drains: an answer can tell that it is the last."""
-    connection = _current.get()
-    return connection is not None and connection.service.is_draining
-
-
-async def draining() -> None:
-    """Wait until the service of the running handler drains: for handlers of several tasks. Else wait for ever."""
-    connection = _current.get()
-    if connection is None:
-        await trio.sleep_forever()
-    else:
-        await connection.service.drain_begun.wait()
-
-
 async def serve(
     handler: Handler,
     *endpoints: str | Listener,
     tls: ssl.SSLContext | ServerTLS | None = None,
-    limits: Limits = Limits(),  # noqa: B008 -- frozen
-    timeouts: Timeouts = Timeouts(),  # noqa: B008 -- frozen
+    limits: Limits = Limits(),
+    timeouts: Timeouts = Timeouts(),
     proxy_from: Iterable[str] = (),
     middleware: Sequence[Middleware] = (),
     task_status: trio.TaskStatus[Service] = trio.TASK_STATUS_IGNORED,
@@ -236,7 +154,7 @@ class Service:
         self._proxy_from = proxy_from
         self._middleware = (ConnectionsPerAddress(limits.per_address), *middleware)
         self.time_limit = min((each.time_limit for each in middleware), default=math.inf)
-        self._connections: set[_Connection] = set()
+        self._connections: set[Connection] = set()
         self._handshakes = 0
         self._ended_by_drain: set[trio.CancelScope] = set()
         self._refusing = 0
@@ -245,7 +163,6 @@ class Service:
         self._accepting = trio.CancelScope()
         self._task_name = f"a connection of {self.name}"  # made once: Trio would make one for each
         self._finished = trio.Event()
-        self._started = False
 
     @property
     def open(self) -> int:
@@ -367,7 +284,7 @@ class Service:
         elif transport.peer not in self._proxy_from:
             reason = "it is none of the proxies that we trust"
         if reason is None:
-            connection = _Connection(self, Stream(transport, self.timeouts), admitted=not self._proxy_from)
+            connection = Connection(self, Stream(transport, self.timeouts), admitted=not self._proxy_from)
             self._connections.add(connection)
             if self._begins_with_handshake(listener):
                 connection.shakes_hands = True
@@ -411,12 +328,12 @@ class Service:
 
     # One connection
 
-    async def _guard(self, connection: _Connection, listener: Listener) -> None:
+    async def _guard(self, connection: Connection, listener: Listener) -> None:
         """Everything that happens to one connection. Whatever goes wrong in here ends here.
 
         An idle connection waits within this frame: what it does not hold, ten thousand connections do not hold.
         """
-        _current.set(connection)
+        current_connection.set(connection)
         try:
             if connection.shakes_hands:
                 await self._shake_hands(connection, listener)
@@ -436,13 +353,13 @@ class Service:
         for middleware in self._middleware:
             middleware.dress(stream)
 
-    async def _handle_for_a_time(self, connection: _Connection) -> None:
+    async def _handle_for_a_time(self, connection: Connection) -> None:
         with trio.CancelScope(deadline=connection.since + self.time_limit) as scope:
             await self.handler(connection.stream)
         if scope.cancelled_caught:
             raise _HungUp("reached its time limit")
 
-    async def _shake_hands(self, connection: _Connection, listener: Listener) -> None:
+    async def _shake_hands(self, connection: Connection, listener: Listener) -> None:
         """PROXY header and TLS, as far as they are asked for. A drain ends both: there is no request to finish."""
         with trio.CancelScope() as scope:
             self._ended_by_drain.add(scope)
@@ -459,7 +376,7 @@ class Service:
             raise _HungUp("the service drains")
         self._end_handshake(connection)
 
-    async def _receive_proxy_header(self, connection: _Connection) -> None:
+    async def _receive_proxy_header(self, connection: Connection) -> None:
         try:
             await connection.stream.receive_proxy_header(timeout=self.timeouts.proxy_header)
         except (RemoteProtocolError, TimeoutError, trio.BrokenResourceError) as exc:
@@ -479,13 +396,13 @@ class Service:
             self.counters.handshakes_failed += 1
             raise _HungUp(f"TLS handshake failed: {exc}") from exc
 
-    def _end_handshake(self, connection: _Connection) -> None:
+    def _end_handshake(self, connection: Connection) -> None:
         if connection.shakes_hands:
             connection.shakes_hands = False
             self._handshakes -= 1
             self._room.set()
 
-    def _explain(self, connection: _Connection, exc: BaseException) -> BaseException | None:
+    def _explain(self, connection: Connection, exc: BaseException) -> BaseException | None:
         """Find the words for how a connection ended, and return what is not the guard's to catch.
 
         What is nobody's fault but ours is logged with its traceback.
@@ -506,7 +423,7 @@ class Service:
             logger.error("%s failed on the connection from %s", self.name, connection.peer, exc_info=errors)
         return rest
 
-    async def _end(self, connection: _Connection) -> None:
+    async def _end(self, connection: Connection) -> None:
         """Close what is still open, and count. What did not end by itself must not look whole to the peer."""
         stream, counters = connection.stream, self.counters
         if not stream.is_closed:

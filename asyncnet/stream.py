@@ -135,8 +135,8 @@ class Stream(ReceivingHalf):
         """Send what is queued, shake hands, and go on through TLS.
 
         `context` is an `ssl.SSLContext`, or on the server's side a `ServerTLS`, which also refuses clients by ALPN
-        and name. `timeout` in seconds is for the whole handshake (None: `timeouts.handshake`). Everything that the
-        protocol learnt before the upgrade is to be forgotten.
+        and name. Renegotiation is switched off in it. `timeout` in seconds is for the whole handshake (None:
+        `timeouts.handshake`). Everything that the protocol learnt before the upgrade is to be forgotten.
 
         Raises `PlaintextAfterUpgrade` if bytes wait in the buffer: they came in the clear and pretend to come
         later; `ssl.SSLError` if the handshake fails, `TimeoutError` if it takes too long. Whatever is raised, and

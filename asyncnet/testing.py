@@ -40,7 +40,7 @@ def stream_pair(
     client: Address = NOWHERE,
     server: Address = NOWHERE,
     capacity: int = CAPACITY,
-    timeouts: Timeouts = Timeouts(),  # noqa: B008 -- frozen
+    timeouts: Timeouts = Timeouts(),
 ) -> tuple[Stream, Stream]:
     """Two connected streams, the client's and the server's.
 
@@ -58,7 +58,7 @@ async def tls_stream_pair(
     server_hostname: str | None = None,
     client: Address = NOWHERE,
     server: Address = NOWHERE,
-    timeouts: Timeouts = Timeouts(),  # noqa: B008 -- frozen
+    timeouts: Timeouts = Timeouts(),
 ) -> tuple[Stream, Stream]:
     """The same after a TLS handshake between the two contexts. Raises what `Stream.start_tls` raises, in a group."""
     left, right = stream_pair(client=client, server=server, timeouts=timeouts)
@@ -250,7 +250,7 @@ async def run_handler(
     client: Address = NOWHERE,
     server: Address = NOWHERE,
     capacity: int = CAPACITY,
-    timeouts: Timeouts = Timeouts(),  # noqa: B008 -- frozen
+    timeouts: Timeouts = Timeouts(),
     timeout: float = PATIENCE,
 ) -> AsyncIterator[ScriptedPeer]:
     """Run `handler` at one end of a pair; its peer, at the other end, is what the `async with` block gets.

@@ -14,8 +14,9 @@ import trio
 import trio.testing
 import trustme
 
+from asyncnet.connection import idle
 from asyncnet.errors import LimitExceeded, RemoteProtocolError
-from asyncnet.service import idle, serve
+from asyncnet.service import serve
 from asyncnet.stream import Stream
 from asyncnet.testing import (
     FailingStream,

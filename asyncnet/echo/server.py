@@ -8,8 +8,8 @@ from typing import TypeAlias
 
 import trio
 
+from asyncnet.connection import idle
 from asyncnet.echo.wire import CHARGEN_LINES, format_daytime, format_time
-from asyncnet.service import idle
 from asyncnet.stream import Stream
 
 Clock: TypeAlias = Callable[[], datetime.datetime]

@@ -28,12 +28,12 @@ from typing import TypeAlias
 
 import trio
 
+from asyncnet.connection import idle, is_draining
 from asyncnet.errors import FileShrankError, LocalProtocolError, ReceiveTimeout
 from asyncnet.http.engine import CONTINUE, Engine, H11Engine, RequestHead
 from asyncnet.http.limits import HTTPLimits, HTTPTimeouts
 from asyncnet.http.messages import FileBody, Headers, Request, Response, reason
 from asyncnet.http.wire import RequestError
-from asyncnet.service import idle, is_draining
 from asyncnet.stream import Stream
 
 App: TypeAlias = Callable[[Request], Awaitable[Response]]

@@ -10,9 +10,10 @@ What could go wrong, and why it does not:
 
 - *Bytes that OpenSSL holds never make the descriptor readable.* OpenSSL takes one record at a time from the socket
   (`read_ahead` is off), so `pending()` tells all that it holds; only when that is 0 is the descriptor waited for.
-- *A write that wanted to wait has to be tried again with the same bytes, never fewer.* `send_now` remembers how many
-  those were; `Stream` always comes back with the same bytes in front, or never again.
-- *Either call may want either direction.* Both loops wait for what the exception names.
+- *A write that wanted to wait has to be tried again with the same bytes, never fewer.* `Stream` comes back
+  with the same bytes in front, and maybe more behind them, or never again.
+- *Either call may want either direction.* A read that wants to write waits for that. A write wants to read only while
+  the handshake is made anew, and that is switched off in every context.
 - *Truncation.* `suppress_ragged_eofs` is off: an end without close_notify is `TruncatedError`, not an end.
 - *Closing.* `unwrap` sends close_notify and is called once; whatever it says is ignored, and nothing is read through
   TLS after it. There is no half-close: `unwrap` while data still arrives would destroy the connection.
@@ -54,14 +55,13 @@ PIECE = 65536
 class TLSTransport(DescriptorTransport):
     """TLS on a connected, non-blocking socket."""
 
-    __slots__ = ("_retry", "_wants_to_write")
+    __slots__ = ("_wants_to_write",)
 
     can_half_close = False
     _socket: ssl.SSLSocket
 
     def __init__(self, beneath: SocketTransport, sock: ssl.SSLSocket) -> None:
         super().__init__(sock, beneath._local, beneath._peer)
-        self._retry = 0  # how many bytes a write that wanted to wait had
         self._wants_to_write = False  # what the last read waits for
 
     async def handshake(self, server_name: str | None) -> None:
@@ -102,14 +102,13 @@ class TLSTransport(DescriptorTransport):
 
     def send_now(self, data: Data) -> int:
         if len(data) > PIECE:
-            data = memoryview(data)[: max(self._retry, PIECE)]
+            data = memoryview(data)[:PIECE]
         try:
             sent = self._socket.send(data) if self._descriptor != -1 else self._refuse()
         except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
             sent = 0
         except OSError as exc:
             raise self._failure(exc) from exc
-        self._retry = 0 if sent else len(data)
         return sent
 
     def _refuse(self) -> int:
@@ -161,6 +160,7 @@ async def tls_on_socket(
         if isinstance(context, ServerTLS):
             server_name = await _inspect_hello(transport, context)
             context = context.context
+        context.options |= ssl.OP_NO_RENEGOTIATION
         secured = context.wrap_socket(
             transport.release(),
             server_side=server_side,
@@ -229,6 +229,7 @@ async def tls_over_stream(
         if isinstance(context, ServerTLS):
             server_name = await _inspect_buffered_hello(stream, context)
             context = context.context
+        context.options |= ssl.OP_NO_RENEGOTIATION
         secured = trio.SSLStream(stream, context, server_hostname=server_hostname, server_side=server_side)
         await secured.do_handshake()
     except trio.BrokenResourceError as exc:

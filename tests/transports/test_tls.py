@@ -499,6 +499,14 @@ async def test_peers_that_both_write_before_they_read_do_not_lock_each_other(pla
     assert answers == [load, load]
 
 
+@CARRIERS
+async def test_neither_end_negotiates_anew(plain: Plain) -> None:
+    server, client = server_context(), client_context()
+    await secured(plain, server=server, client=client)
+    assert server.options & ssl.OP_NO_RENEGOTIATION
+    assert client.options & ssl.OP_NO_RENEGOTIATION
+
+
 # Certificates on disk
 
 

@@ -1,0 +1,100 @@
+"""The handler's side of a service: what it can know of the connection that it runs for, found by a context variable.
+
+So a handler stays a function of a stream: it asks here whether its service drains, and marks its idle waits. Outside a
+service all of this does nothing.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+import trio
+
+from asyncnet.errors import Draining
+from asyncnet.stream import Stream
+
+if TYPE_CHECKING:
+    from asyncnet.service import Service
+
+
+class Connection:
+    """What the service knows of a connection while it is open."""
+
+    __slots__ = (
+        "admitted",
+        "ending",
+        "idle",
+        "may_end_cleanly",
+        "peer",
+        "seen",
+        "service",
+        "shakes_hands",
+        "since",
+        "still",
+        "stream",
+    )
+
+    def __init__(self, service: Service, stream: Stream, *, admitted: bool) -> None:
+        self.service = service
+        self.stream = stream
+        self.peer = stream.peer
+        self.admitted = admitted  # by every middleware, which have to be told of its end
+        self.since = trio.current_time()
+        self.shakes_hands = False  # a PROXY header or TLS comes first, and has not ended
+        self.idle = False  # its handler waits for the next request
+        self.seen = 0  # bytes that had moved when the watch last came by
+        self.still = 0  # rounds of the watch since then
+        self.ending = ""
+        self.may_end_cleanly = False
+
+
+current_connection: ContextVar[Connection | None] = ContextVar("asyncnet.connection", default=None)
+
+
+class idle:
+    """Marks a handler's wait for its peer's next request: `async with idle() as turn: …` around the receive.
+
+    When the service drains, the wait ends at once and `turn.draining` is true: say goodbye and return. Receives that
+    the buffer can satisfy go on. Outside a service it does nothing.
+    """
+
+    __slots__ = ("_connection", "draining")
+
+    def __init__(self) -> None:
+        self._connection = current_connection.get()
+        self.draining = False
+        """Whether the wait was ended by a drain."""
+
+    async def __aenter__(self) -> idle:
+        connection = self._connection
+        if connection is not None:
+            connection.idle = True
+            if connection.service.is_draining:
+                connection.stream.interrupt()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: object) -> bool:
+        connection = self._connection
+        if connection is None:
+            return False
+        connection.idle = False
+        if connection.service.is_draining:
+            connection.stream.interrupt(False)
+        self.draining = isinstance(exc, Draining)
+        return self.draining
+
+
+def is_draining() -> bool:
+    """Whether the service of the running handler drains: an answer can tell that it is the last."""
+    connection = current_connection.get()
+    return connection is not None and connection.service.is_draining
+
+
+async def draining() -> None:
+    """Wait until the service of the running handler drains: for handlers of several tasks. Else wait for ever."""
+    connection = current_connection.get()
+    if connection is None:
+        await trio.sleep_forever()
+    else:
+        await connection.service.drain_begun.wait()
