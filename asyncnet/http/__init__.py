@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from asyncnet.http.files import Files
 from asyncnet.http.limits import HTTPLimits, HTTPTimeouts
-from asyncnet.http.messages import FileBody, Headers, Request, Response
+from asyncnet.http.messages import FileBody, Headers, Request, Response, Upgrade
 from asyncnet.http.server import HTTPHandler
 from asyncnet.http.wire import RequestError
 
@@ -22,4 +22,5 @@ __all__ = [
     "Request",
     "RequestError",
     "Response",
+    "Upgrade",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias, overload
@@ -18,6 +18,7 @@ from asyncnet.errors import LocalProtocolError
 from asyncnet.http.wire import RequestError
 
 if TYPE_CHECKING:
+    from asyncnet.stream import Stream
     from asyncnet.transports.address import Address
     from asyncnet.transports.base import TLSInfo
 
@@ -148,10 +149,23 @@ class Request:
     `target` is as it was sent. `host` is its authority, or the Host field's (RFC 9112 section 3.3), or "" in
     HTTP/1.0. `raw_path` is percent-encoded as sent, `path` decoded once ("*" for `OPTIONS *`, the authority for
     CONNECT); bytes that are no UTF-8 are surrogates in it (PEP 383). `query` is what followed the "?", undecoded.
-    `peer` and `tls` are the connection's.
+    `peer` and `tls` are the connection's. `mounted_at` is what `Mounts` has taken off the front of `raw_path`, "" at
+    the top.
     """
 
-    __slots__ = ("body", "headers", "host", "http_version", "method", "peer", "query", "raw_path", "target", "tls")
+    __slots__ = (
+        "body",
+        "headers",
+        "host",
+        "http_version",
+        "method",
+        "mounted_at",
+        "peer",
+        "query",
+        "raw_path",
+        "target",
+        "tls",
+    )
 
     def __init__(
         self,
@@ -171,6 +185,7 @@ class Request:
         self.peer = peer
         self.tls = tls
         self.body: AsyncIterable[bytes] = _NoBody() if body is None else body
+        self.mounted_at = ""
         if target.startswith("/"):
             self.host = headers.get("host") or ""
             self.raw_path, _, self.query = target.partition("?")
@@ -207,14 +222,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class FileBody:
-    """`count` bytes of a regular file from `offset` on. The response owns the file: the server closes it."""
+    """`count` bytes of a regular file from `offset` on. As a whole body the response owns it: the server closes it.
+
+    Among the pieces of a stream, whoever yields it closes it.
+    """
 
     file: BinaryIO
     offset: int
     count: int
 
 
-Body: TypeAlias = bytes | AsyncIterable[bytes] | FileBody
+Body: TypeAlias = bytes | AsyncIterable[bytes | FileBody] | FileBody
 
 
 class Response:
@@ -276,6 +294,26 @@ class Response:
 
     def __repr__(self) -> str:
         return f"<Response {self.status} {reason(self.status)}>"
+
+
+class Upgrade(Response):
+    """101 Switching Protocols (RFC 9110 section 7.8): the connection is `handler`'s once the head has left.
+
+    `protocol` is what goes into the Upgrade field, `handler` is called with the connection's stream in the task of
+    the connection; bytes that the client sent behind its request are in the stream's buffer. When `handler` returns,
+    the stream is closed.
+    """
+
+    __slots__ = ("handler",)
+
+    def __init__(
+        self, protocol: str, handler: Callable[[Stream], Awaitable[object]], headers: Headers | HeaderItems = ()
+    ) -> None:
+        super().__init__(200, headers)
+        self.status = 101
+        self.headers["connection"] = "upgrade"
+        self.headers["upgrade"] = protocol
+        self.handler = handler
 
 
 def reason(status: int) -> str:

@@ -244,6 +244,7 @@ class _Connection:
                 await self._send_piece(head + self._engine.send_data(response.body) + self._engine.send_end())
             elif isinstance(response.body, FileBody):
                 await self._send_file(head, response.body, request)
+                self._engine.send_end()
             else:
                 await self._send_stream(head, aiter(response.body), request, body)
         except LocalProtocolError as error:
@@ -270,7 +271,6 @@ class _Connection:
 
     async def _send_file(self, head: bytes, file: FileBody, request: Request) -> None:
         self._engine.pass_data(file.count)
-        self._engine.send_end()
         self.head_sent = True
         self._stream.write(head)
         try:
@@ -280,17 +280,20 @@ class _Connection:
             raise _Broken from error
 
     async def _send_stream(
-        self, head: bytes, pieces: AsyncIterator[bytes], request: Request, body: _RequestBody
+        self, head: bytes, pieces: AsyncIterator[bytes | FileBody], request: Request, body: _RequestBody
     ) -> None:
         """Piece by piece; the head waits for the first."""
         while True:
             try:
-                data = head + self._engine.send_data(await anext(pieces))
+                piece = await anext(pieces)
             except StopAsyncIteration:
                 break
             except Exception as error:
                 raise self._failed(error, request, body) from None
-            await self._send_piece(data)
+            if isinstance(piece, FileBody):
+                await self._send_file(head, piece, request)
+            else:
+                await self._send_piece(head + self._engine.send_data(piece))
             head = b""
         await self._send_piece(head + self._engine.send_end())
 
