@@ -151,8 +151,10 @@ class ReceivingHalf(SendingHalf):
                 self._send_pending_now()
             except trio.BrokenResourceError:
                 pass  # the next send says so; what the peer sent before can still be received
-        if self._outgoing or self._taps or self._draining or self._deadline != _NEVER:
+        if self._outgoing or self._taps:
             return await self._receive_with_care(max_bytes)
+        if self._draining or self._deadline != _NEVER:
+            self._check_interrupted()
         transport = self._transport
         self._receiving = True
         self._turns = 0
@@ -171,7 +173,7 @@ class ReceivingHalf(SendingHalf):
         return b"" if end else await self._receive(max_bytes)
 
     async def _receive_with_care(self, max_bytes: int) -> bytes:
-        """The same on a stream with a deadline, with taps, while draining, or with something still to send."""
+        """The same on a stream with taps or with something still to send."""
         self._receiving = True
         self._turns = 0
         had = len(self._buffer)
@@ -376,6 +378,42 @@ class ReceivingHalf(SendingHalf):
             raise IncompleteRead(bytes(self._buffer), expected)
         else:
             raise EndOfStream("the peer has ended its side")
+
+    # Watching for the peer's end while the buffer's owner is at work
+
+    def read_ahead_now(self, limit: int) -> bool:
+        """Take into the buffer what has arrived, as long as it holds less than `limit` bytes, without waiting.
+
+        True if the peer is known to have ended its side. False says nothing: over a foreign stream, or while another
+        task receives, nothing is taken. Raises `trio.BrokenResourceError` when the connection is known to be broken.
+        """
+        while not self._receiving and len(self._buffer) < limit:
+            try:
+                data = self._transport.receive_now(RECEIVE_SIZE)
+            except TruncatedError:
+                if self.end_unannounced:
+                    return True
+                raise
+            if data is None:
+                return False
+            if not data:
+                return True
+            self._buffer.extend(data)
+            self._count(data)
+        return False
+
+    async def wait_for_end(self, limit: int) -> None:
+        """Wait until the peer has ended its side, and read ahead meanwhile, `limit` bytes in the buffer at most.
+
+        With so many there it waits for ever: what comes behind them is not looked at. Raises and is cancelled like
+        every receive; what it read stays in the buffer.
+        """
+        while (had := len(self._buffer)) < limit:
+            data = await self._receive(min(limit - had, RECEIVE_SIZE))
+            if not data:
+                return
+            self._buffer[had:had] = data
+        await trio.sleep_forever()
 
     async def _give_turn(self) -> None:
         """Let the others have their turn after FAIR_TURNS operations that did not wait; let queued bytes leave."""

@@ -145,6 +145,31 @@ class SendingHalf(trio.abc.HalfCloseableStream):
                 self._outgoing = [data]
             self._pending += len(data)
 
+    def write_through(self, data: bytes) -> bool:
+        """`write` and then send what goes without waiting: whether all has left. If not, `flush` comes next.
+
+        No checkpoint: now and then it sends nothing, so that the `flush` is one. Raises what both raise.
+        """
+        if self._outgoing or self._taps or self._side_flush is not None or self._sending or self._cannot_send:
+            self.write(data)
+            return False
+        self._turns += 1
+        if self._turns >= FAIR_TURNS:
+            self.write(data)
+            return False
+        try:
+            sent = self._transport.send_now(data)
+        except trio.BrokenResourceError as exc:
+            self._give_up(str(exc))
+            raise
+        self.bytes_out += sent
+        if sent == len(data):
+            return True
+        if self._secret:
+            self._secret_pending = True
+        self._queue(memoryview(data)[sent:])
+        return False
+
     def _queue(self, data: Data) -> None:
         if self._outgoing:
             self._outgoing.append(data)

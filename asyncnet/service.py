@@ -148,6 +148,8 @@ class Service:
         """The service's name in the log."""
         self.endpoints = [listener.endpoint for listener in listeners]
         """Where it listens, with the ports that were bound."""
+        self.is_draining = False
+        """Whether `drain` was called; handlers ask often."""
         self.drain_begun = trio.Event()
         self._refusal: bytes | None = getattr(handler, "refusal", None)
         self._listeners = listeners
@@ -169,15 +171,12 @@ class Service:
         """How many connections are open at this moment."""
         return len(self._connections)
 
-    @property
-    def is_draining(self) -> bool:
-        return self.drain_begun.is_set()
-
     async def drain(self) -> None:
         """Stop accepting, let connections finish, cancel what still runs after `timeouts.drain`; return after that.
 
         Idle connections end at once, in their protocol's way. Cancelled, it stops waiting; the drain goes on.
         """
+        self.is_draining = True
         self.drain_begun.set()
         self._accepting.cancel()
         await self._finished.wait()

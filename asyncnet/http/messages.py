@@ -10,14 +10,15 @@ import json
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias, overload
 from urllib.parse import unquote_to_bytes
 
 from asyncnet.errors import LocalProtocolError
+from asyncnet.http.framing import reason
 from asyncnet.http.wire import RequestError
 
 if TYPE_CHECKING:
+    from asyncnet.http.exchange import Exchange
     from asyncnet.stream import Stream
     from asyncnet.transports.address import Address
     from asyncnet.transports.base import TLSInfo
@@ -140,6 +141,8 @@ class _NoBody:
         raise StopAsyncIteration
 
 
+_NO_BODY = _NoBody()
+
 _split_absolute = re.compile(r"[a-zA-Z]+://([^/?]*)(.*)", re.DOTALL).fullmatch
 
 
@@ -154,6 +157,7 @@ class Request:
     """
 
     __slots__ = (
+        "_exchange",
         "body",
         "headers",
         "host",
@@ -177,14 +181,16 @@ class Request:
         peer: Address | None = None,
         tls: TLSInfo | None = None,
         body: AsyncIterable[bytes] | None = None,
+        exchange: Exchange | None = None,
     ) -> None:
+        self._exchange = exchange
         self.method = method
         self.target = target
         self.headers = headers
         self.http_version = http_version
         self.peer = peer
         self.tls = tls
-        self.body: AsyncIterable[bytes] = _NoBody() if body is None else body
+        self.body: AsyncIterable[bytes] = _NO_BODY if body is None else body
         self.mounted_at = ""
         if target.startswith("/"):
             self.host = headers.get("host") or ""
@@ -216,6 +222,33 @@ class Request:
             pieces.append(piece)
         return b"".join(pieces)
 
+    @property
+    def user(self) -> str | None:
+        """Who the client has proved to be, as `BasicAuth` found."""
+        return None if self._exchange is None else self._exchange.user
+
+    @property
+    def trailers(self) -> Headers:
+        """The fields behind a chunked body, once it has been read to its end (RFC 9110 section 6.5)."""
+        body = None if self._exchange is None else self._exchange.body
+        return Headers.checked([] if body is None else body.trailers)
+
+    async def inform(self, status: int, headers: HeaderItems = ()) -> None:
+        """Send an interim response before the final one: 103 with Link fields for early hints (RFC 8297).
+
+        Raises LocalProtocolError for a status that is none of these, or once the final response has begun.
+        """
+        if self._exchange is not None:
+            await self._exchange.inform(status, Headers(headers).raw)
+
+    async def wait_gone(self) -> None:
+        """Wait until the client has gone or has ended its side: for applications that wait long for something else.
+
+        The body has to be read before. Of what the client sends meanwhile little is taken in.
+        """
+        if self._exchange is not None:
+            await self._exchange.wait_gone()
+
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.target} HTTP/{self.http_version} from {self.peer}>"
 
@@ -240,10 +273,11 @@ class Response:
 
     The body is bytes, `str` (sent as UTF-8), an async iterable of bytes, or a `FileBody`. Its length and `Date` are
     added to the headers. A stream of unknown length goes out in chunks; its head leaves with its first piece, until
-    which an exception still becomes a 500; an empty piece sends the head at once.
+    which an exception still becomes a 500; an empty piece sends the head at once. `trailers`, which may be set and
+    filled until the body has ended, leave behind a body in chunks (RFC 9110 section 6.5).
     """
 
-    __slots__ = ("body", "headers", "status")
+    __slots__ = ("body", "headers", "status", "trailers")
 
     def __init__(self, status: int = 200, headers: Headers | HeaderItems = (), body: str | Body = b"") -> None:
         if not 200 <= status <= 599:
@@ -255,6 +289,7 @@ class Response:
         if not isinstance(body, (bytes, FileBody, AsyncIterable)):
             raise TypeError(f"not a body: {body!r}")
         self.body: Body = body
+        self.trailers: Headers | None = None
 
     @classmethod
     def text(cls, text: str, status: int = 200, headers: Headers | HeaderItems = ()) -> Response:
@@ -314,11 +349,3 @@ class Upgrade(Response):
         self.headers["connection"] = "upgrade"
         self.headers["upgrade"] = protocol
         self.handler = handler
-
-
-def reason(status: int) -> str:
-    """The reason phrase that the registry has for `status`, or ""."""
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return ""

@@ -1,4 +1,4 @@
-"""`HTTPHandler`: HTTP/1.1 and 1.0 on a stream, for an application `async def app(request) -> Response` (RFC 9112).
+"""`HTTPHandler`: HTTP/1.1 and 1.0 on a stream, for an application (RFC 9112).
 
 Theory of operation
 ===================
@@ -15,31 +15,34 @@ next one is looked at, so that pipelined requests are answered in order. There i
 - *A body that the application left unread* is read and dropped if little is missing; otherwise the connection closes.
   A client that waits for `100 Continue` is told so when the application first reads the body, and if it never does,
   nobody can know whether the body comes: the connection closes.
-- *A peer that vanishes* ends the connection without a word.
+- *A peer that vanishes* while its request is at work does not interrupt the application: it is told by the next thing
+  that it receives or sends, or when it asks. The connection ends without a word.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
 from email.utils import formatdate
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import trio
 
-from asyncnet.connection import idle, is_draining
-from asyncnet.errors import FileShrankError, LocalProtocolError, ReceiveTimeout
-from asyncnet.http.engine import CONTINUE, Engine, H11Engine, RequestHead
+from asyncnet.connection import current_connection, idle
+from asyncnet.errors import LocalProtocolError, ReceiveTimeout
+from asyncnet.http.engine import Engine, default_engine
+from asyncnet.http.exchange import Exchange, RequestBody
+from asyncnet.http.framing import reason
 from asyncnet.http.limits import HTTPLimits, HTTPTimeouts
-from asyncnet.http.messages import FileBody, Headers, Request, Response, reason
-from asyncnet.http.wire import RequestError
+from asyncnet.http.native import App, NativeApplication
+from asyncnet.http.wire import Head, HeadReader, RequestError, body_decoder, ordinary_head
 from asyncnet.stream import Stream
 
-App: TypeAlias = Callable[[Request], Awaitable[Response]]
-
 HEAD_PIECE = 8192
-"""How much is given to the engine at once while it looks for a head: what it leaves has to be put back."""
+"""How much is looked at at once for a head: what it leaves has to be put back."""
 
 logger = logging.getLogger(__name__)
 
@@ -47,22 +50,63 @@ _LIMITS = HTTPLimits()
 _TIMEOUTS = HTTPTimeouts()
 
 
-def _error_answer(status: int, date: str | None = None, *, with_body: bool = True) -> bytes:
-    """A whole error response, made without an engine: it has to work when the engine's state is lost."""
+class Application(Protocol):
+    """What `HTTPHandler` serves: `ASGI`, `WSGI`, `Mounts` and the like, each of which answers exchanges."""
+
+    async def respond(self, exchange: Exchange) -> None:
+        """Answer to the end. What it raises becomes a 500, or breaks the connection if a part has left."""
+
+
+AnyApplication: TypeAlias = "App | Application"
+
+
+def as_application(app: AnyApplication) -> Application:
+    """`app` itself if it answers exchanges; else it is `async def app(request) -> Response`."""
+    return app if hasattr(app, "respond") else NativeApplication(app)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What the access log is told of a request, once it has been answered or refused."""
+
+    exchange: Exchange | None
+    """None for what never became a request."""
+    peer: str
+    status: int
+    """0 if the connection broke before an answer."""
+    body_bytes: int
+    """Of the response's body, those that were given to the stream."""
+    seconds: float
+    """From the end of the request's head to the end of the response."""
+
+
+AccessLogger: TypeAlias = Callable[[Answered], object]
+
+
+def _error_answer(status: int, date: bytes = b"", *, with_body: bool = True) -> bytes:
+    """A whole error response, made without an exchange: it has to work when there is none, or its state is lost."""
     body = f"{status} {reason(status)}\n"
-    lines = [f"HTTP/1.1 {status} {reason(status)}"]
-    if date is not None:
-        lines.append(f"date: {date}")
-    lines += ["content-type: text/plain; charset=utf-8", f"content-length: {len(body)}", "connection: close", "", ""]
+    lines = [
+        f"HTTP/1.1 {status} {reason(status)}",
+        f"{date.decode('ascii')}content-type: text/plain; charset=utf-8",
+        f"content-length: {len(body)}",
+        "connection: close",
+        "",
+        "",
+    ]
     return ("\r\n".join(lines) + (body if with_body else "")).encode("ascii")
 
 
 class HTTPHandler:
     """Serves `app` over HTTP/1.1 and 1.0.
 
-    `app` is `async def app(request: Request) -> Response`, or an object with such a call (`Files`). It runs in the
-    connection's own task and is cancelled with it. What it raises is logged with its traceback and answered by 500;
-    a `RequestError` that it raises or lets pass is answered by its status.
+    `app` is `async def app(request: Request) -> Response`, an object with such a call (`Files`), or an `Application`
+    (`ASGI`, `Mounts`). It runs in the connection's own task and is cancelled with it. What it raises is logged with its
+    traceback and answered by 500; a `RequestError` that it raises or lets pass is answered by its status.
+
+    `engine` parses heads: httptools where it is installed, else h11. `access_log` is called after each answer:
+    see `AccessLog`. If `app` is an async context manager, it is entered before the service listens and left after the
+    drain.
     """
 
     name = "http"
@@ -72,84 +116,147 @@ class HTTPHandler:
 
     def __init__(
         self,
-        app: App,
+        app: AnyApplication,
         *,
         limits: HTTPLimits = _LIMITS,
         timeouts: HTTPTimeouts = _TIMEOUTS,
-        engine: Callable[[HTTPLimits], Engine] = H11Engine,
+        engine: Engine | None = None,
+        access_log: AccessLogger | None = None,
     ) -> None:
         self.app = app
         self.limits = limits
         self.timeouts = timeouts
-        self.engine = engine
+        self.engine = engine or default_engine()
+        self.access_log = access_log
+        self.respond = as_application(app).respond
+        """What answers an exchange, whatever kind of application `app` is."""
         self._second = 0
-        self._date = ""
+        self._date_line = b""
+        self._entered: AsyncExitStack | None = None
+
+    async def __aenter__(self) -> HTTPHandler:
+        async with AsyncExitStack() as stack:
+            app: Any = self.app
+            if isinstance(app, AbstractAsyncContextManager):
+                await stack.enter_async_context(app)
+            self._entered = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *exc_info: Any) -> bool | None:
+        stack, self._entered = self._entered, None
+        return None if stack is None else await stack.__aexit__(*exc_info)
 
     async def __call__(self, stream: trio.abc.Stream) -> None:
         """Serve one connection to its end and close it."""
         stream = Stream.of(stream)
         async with stream:
             try:
-                await _Connection(self, stream).serve()
+                await HTTPConnection(self, stream).serve()
             except trio.BrokenResourceError as error:
                 logger.debug("%s: the connection broke: %s", stream.peer, error)
 
-    def date(self) -> str:
-        """The time as `Date` has it (RFC 9110 section 5.6.7), formatted once a second."""
+    def date_line(self) -> bytes:
+        """The Date field for this moment, a whole line (RFC 9110 section 6.6.1), formatted once a second."""
         second = int(time.time())
         if second != self._second:
             self._second = second
-            self._date = formatdate(second, usegmt=True)
-        return self._date
+            self._date_line = f"date: {formatdate(second, usegmt=True)}\r\n".encode("ascii")
+        return self._date_line
 
 
 class _Broken(Exception):
     """The response could not be finished: the connection has been broken, and the reason logged."""
 
 
-class _Connection:
+class HTTPConnection:
     """One connection: reads a request, answers it, and so on."""
 
-    __slots__ = ("_engine", "_handler", "_served", "_stream", "head_sent")
+    __slots__ = ("_exchange", "_service", "date_line", "ends_after_this", "handler", "kept", "stream")
 
     def __init__(self, handler: HTTPHandler, stream: Stream) -> None:
-        self._handler = handler
-        self._stream = stream
-        self._engine = handler.engine(handler.limits)
-        self._served = 0
-        self.head_sent = False
-        """Whether a part of a response may have left, but not all of it."""
+        self.handler = handler
+        self.stream = stream
+        self.date_line = handler.date_line
+        self.ends_after_this = False
+        """Whether the request at hand is the last that this connection may have."""
+        self.kept: tuple[object, Any] | None = None
+        """Where an adapter keeps what is the same for all requests of a connection, with itself in front."""
+        self._exchange: Exchange | None = None
+        connection = current_connection.get()
+        self._service = None if connection is None else connection.service
+
+    @property
+    def response_has_left(self) -> bool:
+        """Whether a part of the response to the request at hand may have left."""
+        return self._exchange is not None and self._exchange.has_left
+
+    def may_go_on(self, body: RequestBody | None) -> bool:
+        """Whether the connection may serve another request after the one at hand, whose body is `body`."""
+        if self._service is not None and self._service.is_draining:
+            return False
+        return body is None or not body.ends_connection
 
     async def serve(self) -> None:
+        stream = self.stream
         try:
-            while True:
-                method = ""
-                head = await self._receive_head()
-                if head is None:
-                    return
-                method = head.method
-                self._served += 1
-                if not await self._answer(head):
-                    break
-        except RequestError as error:
-            logger.debug("%s: refused with %d: %s", self._stream.peer, error.status, error)
-            if self.head_sent:
+            if not await self._serve_requests():
                 return
-            self._stream.write(_error_answer(error.status, self._handler.date(), with_body=method != "HEAD"))
+        except RequestError as error:
+            logger.debug("%s: refused with %d: %s", stream.peer, error.status, error)
+            refused = self._exchange
+            if refused is not None and refused.has_left:
+                return
+            is_head = refused is not None and refused.method == "HEAD"
+            stream.write(_error_answer(error.status, self.handler.date_line(), with_body=not is_head))
+            self._log(refused, error.status)
         except _Broken:
             return
         # The peer may be sending still: closing at once would destroy the last answer on its way.
-        await self._stream.linger()
+        await stream.linger()
 
-    # The request
+    async def _serve_requests(self) -> bool:
+        """Serve until the connection has to end: the hot loop. Whether an answer may be on its way that was the last."""
+        handler, stream = self.handler, self.stream
+        limits, parse = handler.limits, handler.engine.parse_ordinary_head
+        turn = idle()
+        wait = handler.timeouts.head
+        for left in range(limits.requests - 1, -1, -1):
+            if stream.buffered:
+                # The next request may take its time: its predecessor's client need not wait for that.
+                await stream.flush()
+                data = stream.take(min(stream.buffered, HEAD_PIECE))
+            else:
+                stream.deadline = trio.current_time() + wait
+                data = b""
+                try:
+                    with turn:
+                        data = await stream.receive_some()
+                except ReceiveTimeout:
+                    pass
+                if not data:
+                    return False
+            self.ends_after_this = not left
+            end = ordinary_head(data, limits)
+            if not end:
+                exchange = self._judge(await self._collect_head(data))
+            elif end == len(data):
+                exchange = Exchange(self, parse(data), None, True)
+            else:
+                stream.unread(data[end:])
+                exchange = Exchange(self, parse(data[:end]), None, True)
+            self._exchange = exchange
+            if not await self._answer(exchange):
+                return exchange.status != 101
+            self._exchange = exchange = None  # idle connections are many, and hold nothing
+            data = b""
+            wait = handler.timeouts.keep_alive
+        return True
 
-    async def _receive_head(self) -> RequestHead | None:
-        """The next request's head, or None if there will be none."""
-        stream, timeouts = self._stream, self._handler.timeouts
-        data = stream.take(min(stream.buffered, HEAD_PIECE)) or await self._wait_for_request()
-        if not data:
-            return None
-        result = self._engine.receive_head(data)
+    async def _collect_head(self, data: bytes) -> Head:
+        """The slow way: a head in pieces, an odd one, or one that is to be refused."""
+        stream, timeouts = self.stream, self.handler.timeouts
+        reader = HeadReader(self.handler.limits)
+        result = reader.feed(data)
         if result is None:
             stream.deadline = trio.current_time() + timeouts.head
             try:
@@ -157,248 +264,88 @@ class _Connection:
                     data = await stream.receive_some(HEAD_PIECE)
                     if not data:
                         raise RequestError(400, "the connection ended within a head")
-                    result = self._engine.receive_head(data)
+                    result = reader.feed(data)
             except ReceiveTimeout:
                 raise RequestError(408, f"a head that took longer than {timeouts.head:g} seconds") from None
         head, rest = result
         stream.unread(rest)
         return head
 
-    async def _wait_for_request(self) -> bytes:
-        """Wait for the first bytes of a request; none if the peer, the time or the service ends the connection."""
-        stream, timeouts = self._stream, self._handler.timeouts
-        stream.deadline = trio.current_time() + (timeouts.keep_alive if self._served else timeouts.head)
-        data = b""
-        try:
-            async with idle():
-                data = await stream.receive_some()
-        except ReceiveTimeout:
-            pass
-        return data
+    def _judge(self, head: Head) -> Exchange:
+        """What an odd head asks for, beside its target: a body, 100 Continue, an end of the connection."""
+        request = self.handler.engine.parse_head(head.raw)
+        _, _, http_version, headers = request
+        expectation = b""
+        options: list[bytes] = []
+        for name, value in headers:
+            if name == b"connection":
+                options += [option.strip(b" \t") for option in value.lower().split(b",")]
+            elif name == b"expect" and http_version == "1.1":  # RFC 9110 section 10.1.1
+                expectation = value.lower()
+        keeps_alive = b"close" not in options and (http_version == "1.1" or b"keep-alive" in options)
+        body = None
+        if head.length != 0:
+            decoder = body_decoder(head, self.handler.limits)
+            body = RequestBody(self, decoder, expected=expectation == b"100-continue")
+        exchange = Exchange(self, request, body, keeps_alive)
+        if expectation not in (b"", b"100-continue"):
+            self._exchange = exchange
+            raise RequestError(417, f"an expectation of {expectation!r}")
+        return exchange
 
     # The answer
 
-    async def _answer(self, head: RequestHead) -> bool:
+    async def _answer(self, exchange: Exchange) -> bool:
         """Answer one request. Whether the connection goes on."""
-        stream = self._stream
-        body = _RequestBody(self, stream, self._engine, self._handler, head)
-        request = Request(
-            head.method,
-            head.target,
-            head.headers,
-            http_version=head.http_version,
-            peer=stream.peer,
-            tls=stream.tls,
-            body=body,
-        )
+        handler = self.handler
+        began = 0.0 if handler.access_log is None else trio.current_time()
         try:
-            response = await self._call(request, body)
-            try:
-                await self._send(request, response, body)
-                self.head_sent = False
-            finally:
-                if self.head_sent:
-                    await stream.abort()  # a part of a response must not pass for the whole
-                await _close(response)
-            return await body.discard() and self._engine.next_message()
-        finally:
-            body.close()
-
-    async def _call(self, request: Request, body: _RequestBody) -> Response:
-        """What the application answers, or the server in its place."""
-        if request.method == "CONNECT":
-            raise RequestError(501, "CONNECT is for proxies")
-        if body.expectation not in ("", "100-continue"):
-            raise RequestError(417, f"an expectation of {body.expectation!r}")
-        if request.target == "*":
-            return Response(204)
-        try:
-            response = await self._handler.app(request)
-            if not isinstance(response, Response):
-                raise TypeError(f"the application returned {response!r} instead of a Response")
+            if exchange.raw_path == b"*" or exchange.method == "CONNECT":
+                await _answer_for_the_server(exchange)
+            else:
+                await handler.respond(exchange)
+            if not exchange.ended:
+                raise LocalProtocolError("the application returned before the response had ended")
         except Exception as error:
-            raise self._failed(error, request, body) from None
-        return response
+            raise self._failed(error, exchange) from None
+        finally:
+            if exchange.body is not None:
+                exchange.body.close()
+            if not exchange.ended and exchange.has_left:
+                await self.stream.abort()  # a part of a response must not pass for the whole
+            if handler.access_log is not None and exchange.has_left:
+                self._log(exchange, exchange.status, began)
+        if not exchange.keeps_alive:
+            return False
+        return exchange.body is None or await exchange.body.discard()
 
-    def _failed(self, error: Exception, request: Request, body: _RequestBody) -> Exception:
+    def _failed(self, error: Exception, exchange: Exchange) -> Exception:
         """What an exception of the application means for the connection, logged if it is the application's own."""
-        if body.failure is not None:
-            return body.failure
+        if exchange.failure is not None:
+            error = exchange.failure
+            return error if isinstance(error, (RequestError, trio.BrokenResourceError)) else _Broken()
         if isinstance(error, RequestError):
             return error
         logger.error(
             "%s: the application failed on %s %s",
-            request.peer,
-            request.method,
-            request.target,
+            self.stream.peer,
+            exchange.method,
+            exchange.target.decode("ascii"),
             exc_info=error,
         )
-        return _Broken() if self.head_sent else RequestError(500, "the application failed")
+        return _Broken() if exchange.has_left else RequestError(500, "the application failed")
 
-    async def _send(self, request: Request, response: Response, body: _RequestBody) -> None:
-        try:
-            head = self._engine.send_head(response.status, self._fields(response, body))
-            if request.method == "HEAD" or response.status in (204, 304):
-                await self._send_piece(head + self._engine.send_end())
-            elif isinstance(response.body, bytes):
-                await self._send_piece(head + self._engine.send_data(response.body) + self._engine.send_end())
-            elif isinstance(response.body, FileBody):
-                await self._send_file(head, response.body, request)
-                self._engine.send_end()
-            else:
-                await self._send_stream(head, aiter(response.body), request, body)
-        except LocalProtocolError as error:
-            raise self._failed(error, request, body) from None
-
-    def _fields(self, response: Response, body: _RequestBody) -> Headers:
-        """The response's headers, with what the server adds. The response is left as it is: it may serve again."""
-        fields = Headers.checked(response.headers.raw.copy())
-        fields.setdefault("date", self._handler.date())
-        del fields["transfer-encoding"]  # framing is the engine's
-        if response.status not in (204, 304):
-            if isinstance(response.body, bytes):
-                fields.setdefault("content-length", str(len(response.body)))
-            elif isinstance(response.body, FileBody):
-                fields.setdefault("content-length", str(response.body.count))
-        if self._served >= self._handler.limits.requests or body.ends_connection or is_draining():
-            fields["connection"] = "close"
-        return fields
-
-    async def _send_piece(self, data: bytes) -> None:
-        self.head_sent = True
-        self._stream.write(data)
-        await self._stream.flush()
-
-    async def _send_file(self, head: bytes, file: FileBody, request: Request) -> None:
-        self._engine.pass_data(file.count)
-        self.head_sent = True
-        self._stream.write(head)
-        try:
-            await self._stream.send_file(file.file, file.offset, file.count)
-        except FileShrankError as error:
-            logger.warning("%s: the file behind %s became shorter while it was sent", request.peer, request.target)
-            raise _Broken from error
-
-    async def _send_stream(
-        self, head: bytes, pieces: AsyncIterator[bytes | FileBody], request: Request, body: _RequestBody
-    ) -> None:
-        """Piece by piece; the head waits for the first."""
-        while True:
-            try:
-                piece = await anext(pieces)
-            except StopAsyncIteration:
-                break
-            except Exception as error:
-                raise self._failed(error, request, body) from None
-            if isinstance(piece, FileBody):
-                await self._send_file(head, piece, request)
-            else:
-                await self._send_piece(head + self._engine.send_data(piece))
-            head = b""
-        await self._send_piece(head + self._engine.send_end())
+    def _log(self, exchange: Exchange | None, status: int, began: float | None = None) -> None:
+        access_log = self.handler.access_log
+        if access_log is not None:
+            seconds = 0.0 if began is None else trio.current_time() - began
+            sent = 0 if exchange is None or began is None else exchange.body_bytes
+            access_log(Answered(exchange, str(self.stream.peer), status, sent, seconds))
 
 
-async def _close(response: Response) -> None:
-    """Close what the response holds open, sent or not."""
-    response.close()
-    if isinstance(response.body, AsyncGenerator):
-        await response.body.aclose()
-
-
-class _RequestBody:
-    """The body of one request, read from the stream as the application asks for it."""
-
-    __slots__ = (
-        "_closed",
-        "_connection",
-        "_engine",
-        "_handler",
-        "_promised",
-        "_received",
-        "_stream",
-        "_waited",
-        "expectation",
-        "failure",
-    )
-
-    def __init__(
-        self, connection: _Connection, stream: Stream, engine: Engine, handler: HTTPHandler, head: RequestHead
-    ) -> None:
-        self._connection = connection
-        self._stream = stream
-        self._engine = engine
-        self._handler = handler
-        self._received = 0
-        self._waited = 0.0
-        self._closed = False
-        self.failure: Exception | None = None
-        """Why the body could not be read: it matters more than what the application made of it."""
-        # RFC 9110 section 10.1.1: an HTTP/1.0 client's expectation is ignored.
-        self.expectation = (head.headers.get("expect") or "").lower() if head.http_version == "1.1" else ""
-        self._promised = not self.expectation or engine.body_ended
-
-    @property
-    def ends_connection(self) -> bool:
-        """Whether it is certain that what is left of the body cannot be waited for."""
-        left = self._engine.body_left
-        return not self._engine.body_ended and (
-            not self._promised or self.failure is not None or (left is not None and left > self._handler.limits.unread)
-        )
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if self._closed:
-            raise LocalProtocolError("this request has been answered: its body is gone")
-        if self.failure is not None:
-            raise self.failure
-        try:
-            while not self._engine.body_ended:
-                data = self._stream.take(self._stream.buffered) or await self._receive()
-                content, rest = self._engine.receive_body(data)
-                self._stream.unread(rest)
-                if content:
-                    return content
-        except (RequestError, trio.BrokenResourceError) as error:
-            self.failure = error
-            raise
-        raise StopAsyncIteration
-
-    async def _receive(self) -> bytes:
-        """Wait for more, under the minimum rate."""
-        if not self._promised:
-            self._promised = True
-            if not self._connection.head_sent:
-                self._stream.write(CONTINUE)
-                await self._stream.flush()
-        timeouts = self._handler.timeouts
-        began = trio.current_time()
-        self._stream.deadline = began + timeouts.body_grace + self._received / timeouts.body_rate - self._waited
-        try:
-            data = await self._stream.receive_some()
-        except ReceiveTimeout:
-            raise RequestError(408, f"a body slower than {timeouts.body_rate:g} bytes a second") from None
-        if not data:
-            raise RequestError(400, "the connection ended within a body")
-        self._waited += trio.current_time() - began
-        self._received += len(data)
-        return data
-
-    async def discard(self) -> bool:
-        """Read what the application left, if it is little. Whether the body's end was reached."""
-        if self.ends_connection:
-            return False
-        left = self._handler.limits.unread
-        try:
-            async for piece in self:
-                left -= len(piece)
-                if left < 0:
-                    return False
-        except RequestError:
-            return False
-        return True
-
-    def close(self) -> None:
-        """The request is over."""
-        self._closed = True
+async def _answer_for_the_server(exchange: Exchange) -> None:
+    """Requests that mean the server and not a resource (RFC 9110 sections 9.3.6 and 9.3.7)."""
+    if exchange.method == "CONNECT":
+        raise RequestError(501, "CONNECT is for proxies")
+    exchange.begin(204, ())
+    await exchange.end()

@@ -6,7 +6,8 @@ given a head only after `HeadReader` has accepted every byte of it, and it never
 whitespace, lists of lengths) is refused here, and the connection closes.
 
 The verdict does not depend on how the bytes were cut: a head is checked line by line as it arrives, and a head that
-arrives whole is checked by one regular expression built from the same pieces. Used by `http.engine`.
+arrives whole is checked by one regular expression built from the same pieces. Used by `http.connection`; what leaves is
+framed in `http.framing`.
 """
 
 from __future__ import annotations
@@ -61,6 +62,22 @@ _TARGETS = (
 )  # fmt: skip
 _REQUEST_LINE = _TARGETS + rb" HTTP/1\.[01]\r\n"
 
+# A head that says nothing but what to fetch: HTTP/1.1, one well-formed Host, no body, no expectation, and no word about
+# the connection but keep-alive. Nearly all heads are of this kind, and need no second look.
+_ORDINARY = (
+    rb"(?:(?!(?i:host|content-length|transfer-encoding|expect|connection:(?![ \t]*keep-alive[ \t]*\r)))" + _FIELD + rb")*+"
+)
+_match_ordinary_head = re.compile(
+    _TARGETS
+    + rb" HTTP/1\.1\r\n"
+    + _ORDINARY
+    + rb"(?i:host):[ \t]*+"
+    + _HOST
+    + rb"(?::[0-9]{0,5})?[ \t]*+\r\n"
+    + _ORDINARY
+    + rb"\r\n"
+).match
+
 _is_request_line = re.compile(_REQUEST_LINE).fullmatch
 _is_field = re.compile(_FIELD).fullmatch
 _is_head = re.compile(_REQUEST_LINE + rb"(?:" + _FIELD + rb")*+\r\n").fullmatch
@@ -75,6 +92,22 @@ _find_codings = re.compile(rb"\r\ntransfer-encoding:([^\r]*)").findall
 _find_lengths = re.compile(rb"\r\ncontent-length:([^\r]*)").findall
 _is_length = re.compile(rb"[0-9]{1,19}").fullmatch
 _is_token = re.compile(_TOKEN).fullmatch
+
+
+def ordinary_head(data: bytes, limits: HTTPLimits) -> int:
+    """Where the head at the start of `data` ends, if it is whole and an ordinary one, without a body; else 0.
+
+    0 says nothing about the request: `HeadReader` finds out.
+    """
+    match = _match_ordinary_head(data)
+    if match is None:
+        return 0
+    end = match.end()
+    if end > limits.head or (end > limits.request_line and data.find(CRLF) + 2 > limits.request_line):
+        return 0
+    if end > 4 * limits.fields and data.count(CRLF, 0, end) - 2 > limits.fields:  # no line is shorter than 4 bytes
+        return 0
+    return end
 
 
 class HeadReader:
@@ -227,6 +260,10 @@ class BodyDecoder(Protocol):
 
     ended: bool
     """Whether the whole body, with its trailers, has been taken."""
+    trailers: list[tuple[bytes, bytes]]
+    """The fields behind a chunked body, names in small letters, once it has ended."""
+    remaining: int | None
+    """How many bytes of content are still to come; None where nobody knows."""
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """Take what arrived: the content in it, and what lies behind the body. Raises RequestError."""
@@ -245,6 +282,7 @@ class LengthDecoder:
     """A body of a known length (RFC 9112 section 6.2)."""
 
     __slots__ = ("ended", "remaining")
+    trailers: list[tuple[bytes, bytes]] = []  # noqa: RUF012  never any
 
     def __init__(self, length: int) -> None:
         self.remaining = length
@@ -277,12 +315,13 @@ class _Expects(enum.Enum):
 
 
 class ChunkedDecoder:
-    """A body in chunks (RFC 9112 section 7.1). Extensions and trailers are checked and dropped.
+    """A body in chunks (RFC 9112 section 7.1). Extensions are checked and dropped, trailers checked and kept.
 
     What was fed and neither returned nor finished is at most one line, and that is bounded.
     """
 
-    __slots__ = ("_chunk", "_expects", "_extensions", "_fields", "_held", "_limits", "_total", "_trailers", "ended")
+    __slots__ = ("_chunk", "_expects", "_extensions", "_held", "_limits", "_total", "_trailers", "ended", "trailers")
+    remaining = None
 
     def __init__(self, limits: HTTPLimits) -> None:
         self._limits = limits
@@ -292,7 +331,7 @@ class ChunkedDecoder:
         self._total = 0
         self._extensions = 0
         self._trailers = 0
-        self._fields = 0
+        self.trailers: list[tuple[bytes, bytes]] = []
         self.ended = False
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
@@ -355,13 +394,14 @@ class ChunkedDecoder:
         if line == CRLF:
             self.ended = True
         elif line:
-            self._fields += 1
-            if self._fields > self._limits.fields:
+            if len(self.trailers) >= self._limits.fields:
                 raise RequestError(431, f"more than {self._limits.fields} trailer lines")
             if _is_field(line) is None:
                 _refuse_field(line)
             if _is_forbidden_trailer(line) is not None:
                 raise RequestError(400, "a field that is forbidden in trailers")
+            name, _, value = line.partition(b":")
+            self.trailers.append((name.lower(), value.strip(b" \t\r\n")))
         return len(line)
 
     def _line(self, data: bytes, at: int, limit: int, status: int, what: str) -> bytes:

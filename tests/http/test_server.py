@@ -219,11 +219,26 @@ class TestClosing:
             assert (status, headers["connection"]) == (200, "close")
             assert await client.rest() == b""
 
-    async def test_http_1_0_is_not_kept_alive(self, autojump_clock: Clock) -> None:
+    async def test_http_1_0_is_kept_alive_only_where_it_is_asked_for(self, autojump_clock: Clock) -> None:
         async with served(hello) as client:
-            _, headers, _ = await client.ask(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+            for _ in range(2):
+                _, headers, body = await client.ask(b"GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n")
+                assert (headers["connection"], body) == ("keep-alive", b"hello")
+            _, headers, _ = await client.ask(b"GET / HTTP/1.0\r\n\r\n")
             assert headers["connection"] == "close"
             assert await client.rest() == b""
+
+    async def test_a_stream_of_unknown_length_ends_an_http_1_0_connection(self, autojump_clock: Clock) -> None:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"hello"
+
+        async def app(request: Request) -> Response:
+            return Response(body=pieces())
+
+        async with served(app) as client:
+            _, headers, body = await client.ask(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+            assert (headers["connection"], body) == ("close", b"hello")
+            assert "transfer-encoding" not in headers
 
     async def test_the_connection_closes_when_the_application_wants_it(self, autojump_clock: Clock) -> None:
         async def app(request: Request) -> Response:

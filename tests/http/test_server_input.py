@@ -87,7 +87,7 @@ class TestBodies:
             return Response()
 
         async with served(app) as client:
-            await client.ask(GET)
+            await client.ask(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello")
             with pytest.raises(Exception, match="has been answered"):
                 await kept[0].read()
 

@@ -1,0 +1,214 @@
+"""How a response is put on the wire: its head, the framing of its body, and what is refused (RFC 9112, RFC 9110).
+
+Every server engine shares it: parsers differ in what they let through, and what leaves must not. The rules:
+
+- A response has a length, or goes out in chunks, or (HTTP/1.0) ends with the connection; which of these is decided here
+  and not by the application, whose Transfer-Encoding is dropped (RFC 9112 section 6).
+- With a length, exactly so many bytes leave. Fewer or more raise, and the connection cannot go on.
+- Answers to HEAD, 204 and 304 have no body, whatever is given (RFC 9110 section 6.4.1).
+- No field may split the message: a head has as many lines as it has fields.
+
+Pure; `http.exchange` drives it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import TypeAlias
+
+from asyncnet.errors import LocalProtocolError
+
+Fields: TypeAlias = Iterable[tuple[bytes, bytes]]
+
+# RFC 9110 section 5: the same token and value that `http.wire` takes from a peer.
+_FIELD = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++: [\t\x20-\x7e\x80-\xff]*+\r\n"
+# Fields that say something about the framing or the connection, or that the server adds if they are missing.
+_CARED_FOR = frozenset({b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"date"})
+_ORDINARY = rb"(?:(?!(?i:" + b"|".join(sorted(_CARED_FOR)) + rb"): )" + _FIELD + rb")*+"
+
+_are_fields = re.compile(rb"(?:" + _FIELD + rb")*+").fullmatch
+# What nearly all heads are: fields that nobody here has to look at, and a Content-Length among them, or none.
+_are_ordinary_fields = re.compile(
+    _ORDINARY + rb"(?:(?i:content-length): ([0-9]{1,18})\r\n" + _ORDINARY + rb")?+"
+).fullmatch
+_is_length = re.compile(rb"[0-9]{1,18}").fullmatch
+
+_LAST_CHUNK = b"0\r\n\r\n"
+
+
+def reason(status: int) -> str:
+    """The reason phrase that the registry has for `status`, or ""."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
+def status_line(status: int) -> bytes:
+    """The first line of a response, with its CRLF."""
+    return _STATUS_LINES.get(status) or f"HTTP/1.1 {status} {reason(status)}\r\n".encode("ascii")
+
+
+_STATUS_LINES: dict[int, bytes] = {}
+_STATUS_LINES.update({int(status): status_line(status) for status in HTTPStatus})
+
+
+def field_lines(fields: Fields) -> bytes:
+    """Header or trailer lines. Raises LocalProtocolError for a name that is no token and for control characters."""
+    return _checked([name.lower() + b": " + value + b"\r\n" for name, value in fields])
+
+
+def _checked(lines: list[bytes]) -> bytes:
+    block = b"".join(lines)
+    if block.count(b"\n") != len(lines) or _are_fields(block) is None:
+        bad = next((line for line in lines if line.count(b"\n") != 1 or _are_fields(line) is None), b"")
+        raise LocalProtocolError(f"a control character in a header, or not a header: {bad!r}")
+    return block
+
+
+class ResponseFraming:
+    """The response to one request, from its head to its end."""
+
+    # Defaults of the class, and no slots: a response sets only what is not so.
+    status = 0
+    """The status once the head has been made, else 0."""
+    has_body = True
+    """Whether the response may have a body: known with its head."""
+    body_bytes = 0
+    """Bytes of the body so far, without framing."""
+    ended = False
+    """Whether the response's last byte has been made."""
+    _chunked = False
+    _left: int | None = None  # what is missing of a body with a length
+
+    def __init__(self, method: str, http_version: str, keeps_alive: bool) -> None:
+        self.method = method
+        self.http_version = http_version
+        self.keeps_alive = keeps_alive
+        """Whether the connection may go on after the response; after the head, whether it will."""
+
+    def frame_informational(self, status: int, fields: Fields) -> bytes:
+        """An interim response (RFC 9110 section 15.2). Raises LocalProtocolError once the final one has begun."""
+        if not 100 <= status < 200 or status == 101:
+            raise LocalProtocolError(f"not the status of an interim response: {status}")
+        if self.status:
+            raise LocalProtocolError("an interim response after the final one has begun")
+        if self.http_version == "1.0":
+            return b""  # such a client knows none
+        return status_line(status) + field_lines(fields) + b"\r\n"
+
+    def frame_head(self, status: int, fields: Fields, date: bytes, *, length: int | None = None) -> bytes:
+        """The head of the final response, `date` a whole line that is added unless `fields` has one.
+
+        `length` is that of a body known in advance; `fields` may have a Content-Length. Raises LocalProtocolError for
+        whatever would break the protocol; the response has not begun then.
+        """
+        if self.status:
+            raise LocalProtocolError("the response has begun already")
+        if not 200 <= status <= 999:
+            raise LocalProtocolError(f"not the status of a final response: {status}")
+        lines = [name + b": " + value + b"\r\n" for name, value in fields]
+        block = b"".join(lines)
+        ordinary = _are_ordinary_fields(block)
+        if ordinary is None or block.count(b"\n") != len(lines) or status == 204:
+            block, declared, dated = self._read_fields(fields)
+            date = b"" if dated else date
+            if declared is not None and status != 204:  # RFC 9110 section 8.6
+                block += b"content-length: %d\r\n" % declared
+        else:
+            declared = None if ordinary[1] is None else int(ordinary[1])
+        if status == 204 or status == 304:
+            self.has_body = False
+        elif self.method == "HEAD":
+            self.has_body = False
+            if declared is None and length is not None:
+                block += b"content-length: %d\r\n" % length
+        elif declared is not None:
+            if length is not None and length != declared:
+                raise LocalProtocolError(f"a body of {length} bytes behind a Content-Length of {declared}")
+            self._left = declared
+        elif length is not None:
+            block += b"content-length: %d\r\n" % length
+            self._left = length
+        elif self.http_version == "1.1":
+            self._chunked = True
+            block += b"transfer-encoding: chunked\r\n"
+        else:
+            self.keeps_alive = False
+        if not self.keeps_alive:
+            block += b"connection: close\r\n"
+        elif self.http_version == "1.0":
+            block += b"connection: keep-alive\r\n"
+        self.status = status
+        return b"%b%b%b\r\n" % (status_line(status), date, block)
+
+    def _read_fields(self, fields: Fields) -> tuple[bytes, int | None, bool]:
+        """Fields that are not ordinary, one by one: their lines, the Content-Length, and whether a Date is there."""
+        lines = []
+        declared: int | None = None
+        dated = False
+        for name, value in fields:
+            name = name.lower()
+            if name == b"content-length":
+                if declared is not None or _is_length(value) is None:
+                    raise LocalProtocolError(f"not a Content-Length, or a second one: {value!r}")
+                declared = int(value)
+                continue
+            if name == b"connection":
+                options = [option.strip() for option in value.lower().split(b",")]
+                self.keeps_alive = self.keeps_alive and b"close" not in options
+                value = b", ".join(option for option in options if option not in (b"close", b"keep-alive"))
+                if not value:
+                    continue
+            elif name in (b"transfer-encoding", b"keep-alive"):
+                continue  # framing and keeping alive are the server's
+            dated = dated or name == b"date"
+            lines.append(name + b": " + value + b"\r\n")
+        return _checked(lines), declared, dated
+
+    def frame_switching(self, fields: Fields) -> bytes:
+        """The head of 101 Switching Protocols: HTTP ends with it on this connection (RFC 9110 section 7.8)."""
+        if self.status:
+            raise LocalProtocolError("the response has begun already")
+        block = field_lines(fields)
+        self.status = 101
+        self.has_body = self.keeps_alive = False
+        self.ended = True
+        return status_line(101) + block + b"\r\n"
+
+    def frame_data(self, data: bytes) -> bytes:
+        """A piece of the body as it goes over the wire; nothing where the response has no body."""
+        count = len(data)
+        if not count or not self.has_body:
+            return b""
+        if self._chunked:
+            self.body_bytes += count
+            return b"%x\r\n%b\r\n" % (count, data)
+        self._count(count)
+        return data
+
+    def frame_passing(self, count: int) -> tuple[bytes, bytes]:
+        """What goes before and behind `count` bytes of the body that do not come by here, but from a file."""
+        if self._chunked:
+            self.body_bytes += count
+            return b"%x\r\n" % count, b"\r\n"
+        self._count(count)
+        return b"", b""
+
+    def _count(self, count: int) -> None:
+        self.body_bytes += count
+        if self._left is not None:
+            if count > self._left:
+                raise LocalProtocolError(f"{count - self._left} bytes more than the Content-Length promised")
+            self._left -= count
+
+    def frame_end(self, trailers: Fields = ()) -> bytes:
+        """What ends the response. `trailers` are dropped unless it goes in chunks (RFC 9112 section 7.1.2)."""
+        if self._left:
+            raise LocalProtocolError(f"{self._left} bytes fewer than the Content-Length promised")
+        self.ended = True
+        if not self._chunked:
+            return b""
+        return b"0\r\n" + field_lines(trailers) + b"\r\n" if trailers else _LAST_CHUNK
