@@ -34,8 +34,6 @@ from asyncnet.transports.base import RECEIVE_SIZE, Transport, TruncatedError, ch
 READ_AHEAD = 128 * 1024
 """How much a receive takes into the buffer, in bytes, while it waits for what is queued to leave."""
 
-_NEVER = math.inf
-
 
 class ReceivingHalf(SendingHalf):
     """What `Stream` has for receiving; the public methods are its own."""
@@ -48,6 +46,7 @@ class ReceivingHalf(SendingHalf):
         "_draining",
         "_holding",
         "_later_alarms",
+        "_overdue",
         "_receiving",
         "_searched",
         "_sought",
@@ -64,6 +63,7 @@ class ReceivingHalf(SendingHalf):
         self._deadline = math.inf
         self._alarm = math.inf  # the first that will ring; those behind it are in _later_alarms
         self._later_alarms: tuple[float, ...] = ()
+        self._overdue = False  # the deadline has passed: whoever receives asks this, and not the clock
         self._draining = False
         self._holding: trio.CancelScope | None = None  # a receive that a tap holds back
         self.end_unannounced = False
@@ -90,10 +90,12 @@ class ReceivingHalf(SendingHalf):
     @deadline.setter
     def deadline(self, when: float) -> None:
         self._deadline = when
+        self._overdue = False
         if when < self._alarm:
             if self._alarm < math.inf:
                 self._later_alarms = (self._alarm, *self._later_alarms)
             self._alarm = when
+            self._overdue = when <= trio.current_time()
             set_alarm(when, self)
 
     def ring(self, now: float) -> None:
@@ -104,6 +106,7 @@ class ReceivingHalf(SendingHalf):
         else:
             self._alarm = math.inf
         if self._deadline <= now:
+            self._overdue = True
             self._wake()
         else:
             self.deadline = self._deadline
@@ -153,7 +156,7 @@ class ReceivingHalf(SendingHalf):
                 pass  # the next send says so; what the peer sent before can still be received
         if self._outgoing or self._taps:
             return await self._receive_with_care(max_bytes)
-        if self._draining or self._deadline != _NEVER:
+        if self._draining or self._overdue:
             self._check_interrupted()
         transport = self._transport
         self._receiving = True
@@ -227,12 +230,12 @@ class ReceivingHalf(SendingHalf):
 
     @property
     def _is_interrupted(self) -> bool:
-        return self._draining or self._deadline <= trio.current_time()
+        return self._draining or self._overdue
 
     def _check_interrupted(self) -> None:
         if self._draining:
             raise Draining("the service is draining")
-        if self._deadline <= trio.current_time():
+        if self._overdue:
             raise ReceiveTimeout("the peer took too long")
 
     async def _flush_while_receiving(self, room: int, *, satisfied: bool = False) -> bool:

@@ -12,24 +12,23 @@ no event and no task beside it. What could go wrong, and why it does not:
 - *`receive` under a scope that is cancelled already.* Starlette asks in this way whether the client has gone. Whatever
   can be told without waiting is told without a checkpoint.
 - *The client vanishes.* The application is not interrupted. `receive` says `http.disconnect` once the body has been
-  received; `send` raises `ClientGone`, an OSError, as the specification has it. Then nothing that it raises is its fault.
+  received; `send` raises `ClientGone`, an OSError, as the specification has it. What the application makes of that is
+  no failure of its own, and not logged.
 - *A task that waits in `receive` while another responds.* The end of the response ends the wait.
 - *A response without a length.* If the application sends it in one message, the length is known; else it is chunked.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-import ssl
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import unquote_to_bytes
 
 import trio
 
 from asyncnet.errors import ConfigurationError, LocalProtocolError
 from asyncnet.http.exchange import ClientGone, Exchange
+from asyncnet.http.lifespan import ASGIApp, Lifespan, Message
 from asyncnet.http.messages import FileBody
 from asyncnet.http.wire import RequestError
 
@@ -37,50 +36,42 @@ if TYPE_CHECKING:
     from asyncnet.stream import Stream
     from asyncnet.transports.base import TLSInfo
 
-Message: TypeAlias = MutableMapping[str, Any]
-Scope: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
-ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-logger = logging.getLogger(__name__)
-
 
 class ASGI:
     """Serves an ASGI application: `HTTPHandler(ASGI(app))`.
 
     It is an async context manager, which the service enters before it listens and leaves after the drain: the
-    application's lifespan. `lifespan` is "auto" (an application that raises has none), "on" (it must have one) or "off".
-    Raises ConfigurationError when the application says that it cannot start.
+    application's lifespan. `lifespan` is "auto" (an application that raises has none), "on" (it must have one) or
+    "off". Raises ConfigurationError when the application says that it cannot start.
     """
 
     def __init__(self, app: ASGIApp, *, lifespan: str = "auto") -> None:
         if lifespan not in ("auto", "on", "off"):
             raise ConfigurationError(f"lifespan is auto, on or off, not {lifespan!r}")
         self.app = app
-        self._lifespan = None if lifespan == "off" else Lifespan(app, required=lifespan == "on")
+        self._kind = lifespan
+        self._lifespan: Lifespan | None = None
         self._state: dict[str, Any] | None = None
 
     async def __aenter__(self) -> ASGI:
         if self._lifespan is not None:
+            raise LocalProtocolError("this application has been started already: make an ASGI for each service")
+        if self._kind != "off":
+            self._lifespan = Lifespan(self.app, required=self._kind == "on")
             self._state = await self._lifespan.start()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        if self._lifespan is not None:
-            await self._lifespan.stop()
+        lifespan, self._lifespan, self._state = self._lifespan, None, None
+        if lifespan is not None:
+            await lifespan.stop()
 
     async def respond(self, exchange: Exchange) -> None:
-        scope = self._scope(exchange)
-        cycle = HTTPCycle(exchange)
-        await self.app(scope, cycle.receive, cycle.send)
-
-    def _scope(self, exchange: Exchange) -> dict[str, Any]:
-        """The connection scope of a request."""
         connection = exchange.connection
-        if connection.kept is None or connection.kept[0] is not self:
-            connection.kept = (self, _scope_of_connection(exchange.stream))
-        scope: dict[str, Any] = connection.kept[1].copy()
+        kept = connection.kept
+        if kept is None or kept[0] is not self:
+            kept = connection.kept = (self, _scope_of_connection(exchange.stream))
+        scope: dict[str, Any] = kept[1].copy()
         scope["method"] = exchange.method
         scope["headers"] = exchange.headers
         scope["query_string"] = exchange.query
@@ -93,7 +84,8 @@ class ASGI:
             scope["http_version"] = exchange.http_version
         if self._state is not None:
             scope["state"] = self._state.copy()
-        return scope
+        cycle = HTTPCycle(exchange)
+        await self.app(scope, cycle.receive, cycle.send)
 
 
 def _scope_of_connection(stream: Stream) -> dict[str, Any]:
@@ -154,40 +146,34 @@ class HTTPCycle:
 
     async def send(self, message: Message) -> None:
         kind = message["type"]
-        if kind == "http.response.start" and self._start is None:
+        start = self._start
+        if start is None and kind == "http.response.start":
             self._start = message
             if message.get("trailers"):
                 self._trailers = []
             return
         exchange = self._exchange
+        if exchange.failure is not None:
+            raise ClientGone(str(exchange.failure)) from exchange.failure
         try:
             if kind != "http.response.body":
                 await self._send_other(kind, message)
-            elif exchange.status == 0 and not message.get("more_body") and self._trailers is None:
-                start = self._begun()
-                body = message.get("body", b"")
-                if not exchange.respond_now(start["status"], start.get("headers", ()), body):
-                    await exchange.stream.flush()
-            else:
+            elif start is None:
+                raise LocalProtocolError("a body before http.response.start")
+            elif exchange.status or self._trailers is not None or message.get("more_body"):
                 await self._send_piece(message.get("body", b""), message.get("more_body", False))
+            elif not exchange.respond_now(start["status"], start.get("headers", ()), message.get("body", b"")):
+                await exchange.stream.flush()
         except trio.BrokenResourceError as error:
             exchange.fail(error)
             raise ClientGone(str(error)) from error
 
-    def _begun(self) -> Message:
-        """The response's start, once somebody wants to send what comes behind it."""
-        failure = self._exchange.failure
-        if failure is not None:
-            raise ClientGone(str(failure)) from failure
-        if self._start is None:
-            raise LocalProtocolError("the response has no http.response.start yet")
-        return self._start
-
     def _begin(self, length: int | None = None) -> None:
         """Make the head, unless that is done, with the body's length if it is known."""
-        start = self._begun()
+        if self._start is None:
+            raise LocalProtocolError("the response has no http.response.start yet")
         if self._exchange.status == 0:
-            self._exchange.begin(start["status"], start.get("headers", ()), length=length)
+            self._exchange.begin(self._start["status"], self._start.get("headers", ()), length=length)
 
     async def _send_piece(self, data: bytes, more: bool) -> None:
         self._begin()
@@ -235,96 +221,12 @@ _TLS_VERSIONS = {"TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3
 
 def tls_extension(tls: TLSInfo) -> dict[str, Any]:
     """The `tls` extension: what the standard library tells of the connection."""
-    certificate = tls.peer_certificate
+    certificate = tls.peer_certificate_pem
     return {
         "server_cert": None,
-        "client_cert_chain": () if certificate is None else (ssl.DER_cert_to_PEM_cert(certificate),),
+        "client_cert_chain": () if certificate is None else (certificate,),
         "client_cert_name": None,
         "client_cert_error": None,
         "tls_version": _TLS_VERSIONS.get(tls.version),
         "cipher_suite": None,
     }
-
-
-class Lifespan:
-    """The application's lifespan, in a task of its own beside the service."""
-
-    def __init__(self, app: ASGIApp, *, required: bool) -> None:
-        self._app = app
-        self._required = required
-        self._running = False
-
-    async def start(self) -> dict[str, Any] | None:
-        """Have the application start; the state that it left, or None if it has no lifespan."""
-        if self._running:
-            raise RuntimeError("this application's lifespan has begun already")
-        self._running = True
-        self._to_app: trio.MemorySendChannel[Message]
-        self._to_app, self._from_server = trio.open_memory_channel[Message](2)
-        self._started, self._stopped = trio.Event(), trio.Event()
-        self._ended = trio.Event()
-        self._failure: str | None = None
-        self._supported = True
-        self._state: dict[str, Any] = {}
-        self._manager = trio.open_nursery()
-        nursery = await self._manager.__aenter__()
-        try:
-            nursery.start_soon(self._run)
-            self._to_app.send_nowait({"type": "lifespan.startup"})
-            await self._started.wait()
-        except BaseException as error:
-            nursery.cancel_scope.cancel()
-            await self._manager.__aexit__(type(error), error, error.__traceback__)
-            raise
-        if self._failure is not None:
-            failure = self._failure
-            await self.stop()
-            raise ConfigurationError(f"the application did not start: {failure}")
-        return self._state if self._supported else None
-
-    async def stop(self) -> None:
-        """Have the application stop, and wait for it."""
-        if not self._running:
-            return
-        self._running = False
-        if not self._ended.is_set() and self._failure is None:
-            self._to_app.send_nowait({"type": "lifespan.shutdown"})
-            await self._stopped.wait()
-        await self._manager.__aexit__(None, None, None)
-
-    async def _run(self) -> None:
-        scope: Scope = {
-            "type": "lifespan",
-            "asgi": {"version": "3.0", "spec_version": "2.0"},
-            "state": self._state,
-        }
-        try:
-            await self._app(scope, self._from_server.receive, self._send)
-        except Exception as error:
-            if self._started.is_set():
-                logger.error("the application's lifespan failed", exc_info=error)
-            elif self._required:
-                logger.error("the application failed to start", exc_info=error)
-                self._failure = repr(error)
-            else:
-                logger.debug("the application has no lifespan: %r", error)
-                self._supported = False
-        finally:
-            self._ended.set()
-            self._started.set()
-            self._stopped.set()
-
-    async def _send(self, message: Message) -> None:
-        match message["type"]:
-            case "lifespan.startup.complete":
-                self._started.set()
-            case "lifespan.startup.failed":
-                self._failure = message.get("message") or "it gave no reason"
-                self._started.set()
-            case "lifespan.shutdown.complete":
-                self._stopped.set()
-            case "lifespan.shutdown.failed":
-                logger.error("the application failed to stop: %s", message.get("message") or "it gave no reason")
-                self._stopped.set()
-            case kind:
-                raise LocalProtocolError(f"no message of a lifespan: {kind!r}")

@@ -1,8 +1,8 @@
-"""The parsers of request heads: h11, which is always there, and httptools (llhttp), which is used where it is installed.
+"""The parsers of request heads: h11, which is always there, and httptools (llhttp), used where it is installed.
 
-An engine is given a head only after `http.wire` has accepted every byte of it, and sees nothing else: `http.wire` frames
-bodies and `http.framing` writes responses for all engines alike. So no parser decides where a message ends, engines
-cannot disagree about it, and what an engine can add is a second refusal. Used by `http.server`.
+An engine is given a head only after `http.wire` has accepted every byte of it, and sees nothing else: `http.wire`
+frames bodies and `http.framing` writes responses for all engines alike. So no parser decides where a message ends, and
+engines cannot disagree about it. Used by `http.server`.
 """
 
 from __future__ import annotations

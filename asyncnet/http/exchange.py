@@ -53,7 +53,8 @@ class Exchange(ResponseFraming):
     """Who the client has proved to be, for the application and the access log."""
     mounted_at = b""
     """What has been taken off the front of the path, percent-encoded as sent."""
-    _failure: Exception | None = None
+    failure: Exception | None = None
+    """Why the connection is of no use any more: it matters more than what the application made of it."""
     _head = b""  # the response's head, until it leaves with what comes behind it
     _watch: trio.CancelScope | None = None  # of somebody who waits for the client to vanish
 
@@ -74,14 +75,9 @@ class Exchange(ResponseFraming):
             target = _origin_form(target)
         self.raw_path, _, self.query = target.partition(b"?")
 
-    @property
-    def failure(self) -> Exception | None:
-        """Why the connection is of no use any more: it matters more than what the application made of it."""
-        return self._failure or (None if self.body is None else self.body.failure)
-
     def fail(self, error: Exception) -> None:
         """The connection is of no use any more; the first reason counts."""
-        self._failure = self._failure or error
+        self.failure = self.failure or error
 
     # The request
 
@@ -112,7 +108,7 @@ class Exchange(ResponseFraming):
         would break the protocol.
         """
         connection = self.connection
-        if self.keeps_alive and (connection.ends_after_this or not connection.may_go_on(self.body)):
+        if connection.must_end(self.body):
             self.keeps_alive = False
         self._head = self.frame_head(status, fields, connection.date_line(), length=length)
 
@@ -139,9 +135,10 @@ class Exchange(ResponseFraming):
 
         False if something is left: then `stream.flush()` comes next. The hot path of small responses.
         """
-        self.begin(status, fields, length=len(body))
-        data = self._head + self.frame_data(body) + self.frame_end()
-        self._head = b""
+        connection = self.connection
+        if connection.must_end(self.body):
+            self.keeps_alive = False
+        data = self.frame_whole(status, fields, connection.date_line(), body)
         if self._watch is not None:
             self._watch.cancel()
         try:
@@ -291,6 +288,7 @@ class RequestBody:
                     return content
         except (RequestError, trio.BrokenResourceError) as error:
             self.failure = error
+            self._connection.request_failed(error)
             raise
         return b""
 

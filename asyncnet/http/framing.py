@@ -53,6 +53,7 @@ def status_line(status: int) -> bytes:
 
 _STATUS_LINES: dict[int, bytes] = {}
 _STATUS_LINES.update({int(status): status_line(status) for status in HTTPStatus})
+_WITHOUT_CONTENT = frozenset({204, 304})  # RFC 9110 sections 15.3.5 and 15.4.5
 
 
 def field_lines(fields: Fields) -> bytes:
@@ -119,7 +120,7 @@ class ResponseFraming:
                 block += b"content-length: %d\r\n" % declared
         else:
             declared = None if ordinary[1] is None else int(ordinary[1])
-        if status == 204 or status == 304:
+        if status in _WITHOUT_CONTENT:
             self.has_body = False
         elif self.method == "HEAD":
             self.has_body = False
@@ -143,6 +144,31 @@ class ResponseFraming:
             block += b"connection: keep-alive\r\n"
         self.status = status
         return b"%b%b%b\r\n" % (status_line(status), date, block)
+
+    def frame_whole(self, status: int, fields: Fields, date: bytes, body: bytes) -> bytes:
+        """A whole response: what `frame_head`, `frame_data` and `frame_end` make one after the other."""
+        if self.keeps_alive and self.http_version == "1.1" and self.method != "HEAD" and not self.status:
+            # Nearly all responses, in one step: half the time that the three take.
+            line = _STATUS_LINES.get(status)
+            lines = [name + b": " + value + b"\r\n" for name, value in fields]
+            block = b"".join(lines)
+            ordinary = _are_ordinary_fields(block)
+            if (
+                ordinary is not None
+                and line is not None
+                and status >= 200
+                and status not in _WITHOUT_CONTENT
+                and block.count(b"\n") == len(lines)
+            ):
+                count = self.body_bytes = len(body)
+                if ordinary[1] is None:
+                    block += b"content-length: %d\r\n" % count
+                elif int(ordinary[1]) != count:
+                    raise LocalProtocolError(f"a body of {count} bytes behind a Content-Length of {int(ordinary[1])}")
+                self.status = status
+                self.ended = True
+                return b"%b%b%b\r\n%b" % (line, date, block, body)
+        return self.frame_head(status, fields, date, length=len(body)) + self.frame_data(body) + self.frame_end()
 
     def _read_fields(self, fields: Fields) -> tuple[bytes, int | None, bool]:
         """Fields that are not ordinary, one by one: their lines, the Content-Length, and whether a Date is there."""

@@ -26,7 +26,8 @@ class HttptoolsEngine:
 
     def parse_ordinary_head(self, raw: bytes) -> RequestHead:
         collector, parser = self._collector, self._parser
-        collector.headers = headers = []
+        headers: list[tuple[bytes, bytes]] = []
+        collector.headers = headers
         try:
             parser.feed_data(raw)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):

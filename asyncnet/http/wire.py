@@ -65,7 +65,9 @@ _REQUEST_LINE = _TARGETS + rb" HTTP/1\.[01]\r\n"
 # A head that says nothing but what to fetch: HTTP/1.1, one well-formed Host, no body, no expectation, and no word about
 # the connection but keep-alive. Nearly all heads are of this kind, and need no second look.
 _ORDINARY = (
-    rb"(?:(?!(?i:host|content-length|transfer-encoding|expect|connection:(?![ \t]*keep-alive[ \t]*\r)))" + _FIELD + rb")*+"
+    rb"(?:(?!(?i:host|content-length|transfer-encoding|expect|connection:(?![ \t]*keep-alive[ \t]*\r)))"
+    + _FIELD
+    + rb")*+"
 )
 _match_ordinary_head = re.compile(
     _TARGETS
@@ -262,8 +264,10 @@ class BodyDecoder(Protocol):
     """Whether the whole body, with its trailers, has been taken."""
     trailers: list[tuple[bytes, bytes]]
     """The fields behind a chunked body, names in small letters, once it has ended."""
-    remaining: int | None
-    """How many bytes of content are still to come; None where nobody knows."""
+
+    @property
+    def remaining(self) -> int | None:
+        """How many bytes of content are still to come; None where nobody knows."""
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """Take what arrived: the content in it, and what lies behind the body. Raises RequestError."""

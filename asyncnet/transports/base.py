@@ -72,6 +72,14 @@ class TLSInfo:
         """The peer's certificate in DER form, or None if it showed none."""
         return self._object.getpeercert(True)
 
+    @property
+    def peer_certificate_pem(self) -> str | None:
+        """The same in PEM form."""
+        import ssl
+
+        certificate = self.peer_certificate
+        return None if certificate is None else ssl.DER_cert_to_PEM_cert(certificate)
+
 
 class Transport(trio.abc.HalfCloseableStream):
     """A byte stream beneath a `Stream`. See the module's docstring."""

@@ -1,0 +1,101 @@
+"""The lifespan of an ASGI application: its start before the service listens, its end after the drain.
+
+The application's side runs in a task of its own, in a nursery that is open from `start` to `stop`; both are called by
+the task that runs the service. An application that raises before it has started has no lifespan, unless it must have
+one. One that fails later is logged, and the service goes on: it said that it had started.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeAlias
+
+import trio
+
+from asyncnet.errors import ConfigurationError, LocalProtocolError
+
+Message: TypeAlias = MutableMapping[str, Any]
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+logger = logging.getLogger(__name__)
+
+
+class Lifespan:
+    """One start and one end of `app`."""
+
+    def __init__(self, app: ASGIApp, *, required: bool) -> None:
+        self._app = app
+        self._required = required
+        self._state: dict[str, Any] = {}
+        self._to_app, self._from_server = trio.open_memory_channel[Message](2)
+        self._started, self._stopped = trio.Event(), trio.Event()
+        self._is_over = False
+        self._problem = ""
+        self._nursery: AbstractAsyncContextManager[trio.Nursery] = trio.open_nursery()
+
+    async def start(self) -> dict[str, Any] | None:
+        """Have the application start: the state that it left, or None if it has no lifespan.
+
+        Raises ConfigurationError when it says that it cannot start.
+        """
+        nursery = await self._nursery.__aenter__()
+        try:
+            nursery.start_soon(self._run, name="the lifespan of an ASGI application")
+            self._to_app.send_nowait({"type": "lifespan.startup"})
+            await self._started.wait()
+        except BaseException as error:
+            nursery.cancel_scope.cancel()
+            await self._nursery.__aexit__(type(error), error, error.__traceback__)
+            raise
+        if self._problem:
+            nursery.cancel_scope.cancel()
+            await self._nursery.__aexit__(None, None, None)
+            raise ConfigurationError(f"the application did not start: {self._problem}")
+        return None if self._is_over else self._state
+
+    async def stop(self) -> None:
+        """Have the application stop, and wait for it."""
+        if not self._is_over:
+            self._to_app.send_nowait({"type": "lifespan.shutdown"})
+            await self._stopped.wait()
+        await self._nursery.__aexit__(None, None, None)
+
+    async def _run(self) -> None:
+        scope: Scope = {
+            "type": "lifespan",
+            "asgi": {"version": "3.0", "spec_version": "2.0"},
+            "state": self._state,
+        }
+        try:
+            await self._app(scope, self._from_server.receive, self._send)
+        except Exception as error:
+            if self._started.is_set():
+                logger.error("the application's lifespan failed", exc_info=error)
+            elif self._required:
+                self._problem = repr(error)
+            else:
+                logger.debug("the application has no lifespan: %r", error)
+        finally:
+            self._is_over = True
+            self._started.set()
+            self._stopped.set()
+
+    async def _send(self, message: Message) -> None:
+        match message["type"]:
+            case "lifespan.startup.complete":
+                self._started.set()
+            case "lifespan.startup.failed":
+                self._problem = message.get("message") or "it gave no reason"
+                self._started.set()
+            case "lifespan.shutdown.complete":
+                self._stopped.set()
+            case "lifespan.shutdown.failed":
+                logger.error("the application failed to stop: %s", message.get("message") or "it gave no reason")
+                self._stopped.set()
+            case kind:
+                raise LocalProtocolError(f"no message of a lifespan: {kind!r}")
