@@ -6,16 +6,21 @@ call, such as `Files(root)`, or another kind of application: `ASGI(app)`.
 
 from __future__ import annotations
 
+from asyncnet.http.access_log import AccessLog, LogFormat
 from asyncnet.http.asgi import ASGI
+from asyncnet.http.basic_auth import BasicAuth
 from asyncnet.http.exchange import ClientGone
 from asyncnet.http.files import Files
 from asyncnet.http.limits import HTTPLimits, HTTPTimeouts
 from asyncnet.http.messages import FileBody, Headers, Request, Response, Upgrade
+from asyncnet.http.mounts import Mounts
 from asyncnet.http.server import HTTPHandler
 from asyncnet.http.wire import RequestError
 
 __all__ = [
     "ASGI",
+    "AccessLog",
+    "BasicAuth",
     "ClientGone",
     "FileBody",
     "Files",
@@ -23,6 +28,8 @@ __all__ = [
     "HTTPLimits",
     "HTTPTimeouts",
     "Headers",
+    "LogFormat",
+    "Mounts",
     "Request",
     "RequestError",
     "Response",

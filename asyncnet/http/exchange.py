@@ -1,6 +1,6 @@
 """One request and the answer to it, as the adapters of all kinds of applications see them.
 
-`Exchange` is what stands between `http.server`, which owns the connection, and `http.native`, `http.asgi` and whatever
+`Exchange` stands between `http.server`, which owns the connection, and `http.application`, `http.asgi` and whatever
 else calls an application. It reads the request's body, puts the response on the wire, and knows how far both have come.
 
 What could go wrong, and why it does not:
@@ -80,6 +80,19 @@ class Exchange(ResponseFraming):
         self.failure = self.failure or error
 
     # The request
+
+    @property
+    def host(self) -> str:
+        """The host that is asked for, in small letters, without port and final dot; "" where none was named."""
+        authority = b""
+        if b"://" in self.target and not self.target.startswith(b"/"):
+            authority = self.target.partition(b"://")[2].replace(b"?", b"/").partition(b"/")[0]
+        else:
+            authority = next((value for name, value in self.headers if name == b"host"), b"")
+        if not authority.endswith(b"]"):
+            host, colon, port = authority.rpartition(b":")
+            authority = host if colon else port
+        return authority.decode("ascii").lower().rstrip(".")
 
     async def receive(self) -> bytes:
         """Some bytes of the request's body, b"" at its end. A checkpoint only if it must wait.

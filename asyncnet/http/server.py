@@ -24,20 +24,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from email.utils import formatdate
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import trio
 
 from asyncnet.connection import current_connection
 from asyncnet.errors import Draining, LocalProtocolError, ReceiveTimeout
+from asyncnet.http.application import AnyApplication, Enclosing, as_application
 from asyncnet.http.engine import Engine, default_engine
 from asyncnet.http.exchange import Exchange, RequestBody
 from asyncnet.http.framing import reason
 from asyncnet.http.limits import HTTPLimits, HTTPTimeouts
-from asyncnet.http.native import App, NativeApplication
 from asyncnet.http.wire import Head, HeadReader, RequestError, body_decoder, ordinary_head
 from asyncnet.stream import Stream
 
@@ -50,30 +49,15 @@ _LIMITS = HTTPLimits()
 _TIMEOUTS = HTTPTimeouts()
 
 
-class Application(Protocol):
-    """What `HTTPHandler` serves: `ASGI`, `WSGI`, `Mounts` and the like, each of which answers exchanges."""
-
-    async def respond(self, exchange: Exchange) -> None:
-        """Answer to the end. What it raises becomes a 500, or breaks the connection if a part has left."""
-
-
-AnyApplication: TypeAlias = "App | Application"
-
-
-def as_application(app: AnyApplication) -> Application:
-    """`app` itself if it answers exchanges; else it is `async def app(request) -> Response`."""
-    return app if hasattr(app, "respond") else NativeApplication(app)
-
-
 @dataclass(frozen=True, slots=True)
 class Answered:
     """What the access log is told of a request, once it has been answered or refused."""
 
     exchange: Exchange | None
     """None for what never became a request."""
-    peer: str
+    peer_host: str
+    """The client's address, without its port."""
     status: int
-    """0 if the connection broke before an answer."""
     body_bytes: int
     """Of the response's body, those that were given to the stream."""
     seconds: float
@@ -97,7 +81,7 @@ def _error_answer(status: int, date: bytes = b"", *, with_body: bool = True) -> 
     return ("\r\n".join(lines) + (body if with_body else "")).encode("ascii")
 
 
-class HTTPHandler:
+class HTTPHandler(Enclosing):
     """Serves `app` over HTTP/1.1 and 1.0.
 
     `app` is `async def app(request: Request) -> Response`, an object with such a call (`Files`), or an `Application`
@@ -123,6 +107,7 @@ class HTTPHandler:
         engine: Engine | None = None,
         access_log: AccessLogger | None = None,
     ) -> None:
+        super().__init__([app])
         self.app = app
         self.limits = limits
         self.timeouts = timeouts
@@ -132,19 +117,6 @@ class HTTPHandler:
         """What answers an exchange, whatever kind of application `app` is."""
         self._second = 0
         self._date_line = b""
-        self._entered: AsyncExitStack | None = None
-
-    async def __aenter__(self) -> HTTPHandler:
-        async with AsyncExitStack() as stack:
-            app: Any = self.app
-            if isinstance(app, AbstractAsyncContextManager):
-                await stack.enter_async_context(app)
-            self._entered = stack.pop_all()
-        return self
-
-    async def __aexit__(self, *exc_info: Any) -> bool | None:
-        stack, self._entered = self._entered, None
-        return None if stack is None else await stack.__aexit__(*exc_info)
 
     async def __call__(self, stream: trio.abc.Stream) -> None:
         """Serve one connection to its end and close it."""
@@ -357,7 +329,7 @@ class HTTPConnection:
         if access_log is not None:
             seconds = 0.0 if began is None else trio.current_time() - began
             sent = 0 if exchange is None or began is None else exchange.body_bytes
-            access_log(Answered(exchange, str(self.stream.peer), status, sent, seconds))
+            access_log(Answered(exchange, self.stream.peer.host or str(self.stream.peer), status, sent, seconds))
 
 
 async def _answer_for_the_server(exchange: Exchange) -> None:
