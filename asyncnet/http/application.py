@@ -28,7 +28,7 @@ AnyApplication: TypeAlias = App | Application
 
 def as_application(app: AnyApplication) -> Application:
     """`app` itself if it answers exchanges; else it is one of our own kind."""
-    return cast("Application", app) if hasattr(app, "respond") else NativeApplication(cast("App", app))
+    return cast("Application", app) if hasattr(app, "respond") else NativeApplication(app)
 
 
 class Enclosing:
