@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from asyncnet.cli import http
 from asyncnet.errors import ConfigurationError
 
 
@@ -19,7 +20,7 @@ class Kind:
     """A kind of service."""
 
     handler: str
-    """Where the class of the handler is."""
+    """Where the class of the handler is, or a function that makes one."""
     help: str
     """What it does, in one line."""
     add_options: Callable[[argparse.ArgumentParser], object] = lambda parser: None
@@ -43,14 +44,6 @@ def load(place: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def _add_root(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--root", metavar="DIR", default=".", help="the folder to show (default: the current one)")
-
-
-def _files(args: argparse.Namespace) -> Sequence[object]:
-    return (load("asyncnet.http:Files")(args.root),)
-
-
 def _program(args: argparse.Namespace) -> Sequence[str]:
     if not args.program:
         raise ConfigurationError("exec needs a program: asyncnet serve exec ENDPOINT -- PROGRAM [ARGUMENT ...]")
@@ -70,5 +63,10 @@ KINDS = {
         arguments=_program,
         takes_program=True,
     ),
-    "http": Kind("asyncnet.http:HTTPHandler", "show a folder to browsers", _add_root, _files),
+    "http": Kind(
+        "asyncnet.cli.http:make_handler",
+        "serve a website: a folder, or an ASGI or WSGI application",
+        http.add_options,
+        arguments=lambda args: (args,),
+    ),
 }

@@ -62,9 +62,16 @@ class QueuedLog(logging.Handler):
 
 def log_to_stderr(level: str) -> None:
     """Have the log written to standard error from `level` on; where that is closed, nowhere."""
-    logging.basicConfig(
-        level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=[_handler()]
-    )
+    handler = _handler()
+    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+class _Formatter(logging.Formatter):
+    """Leaves the lines of access logs as they are: other programs read them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return record.getMessage() if record.name.endswith(".access") else super().format(record)
 
 
 def _handler() -> logging.Handler:
