@@ -63,7 +63,9 @@ def test_no_head_gets_in_the_way_of_the_next(engine: Engine) -> None:
                     assert engine.parse_head(raw) == H11Engine().parse_head(raw)
 
 
-names = st.sampled_from(["X-A", "accept", "Cookie", "upgrade", "connection", "expect", "keep-alive", "proxy-connection"])
+names = st.sampled_from(
+    ["X-A", "accept", "Cookie", "upgrade", "connection", "expect", "keep-alive", "proxy-connection"]
+)
 values = st.one_of(
     st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]), max_size=20),
     st.sampled_from(["close", "keep-alive", "Upgrade", "h2c", "websocket", "close, upgrade", "100-continue"]),
