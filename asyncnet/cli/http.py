@@ -55,9 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
     protocol = parser.add_argument_group("HTTP")
-    protocol.add_argument(
-        "--max-body", metavar="SIZE", type=size, help="of a request (default: 1G)", default=1 << 30
-    )
+    protocol.add_argument("--max-body", metavar="SIZE", type=size, help="of a request (default: 1G)", default=1 << 30)
     protocol.add_argument(
         "--engine",
         choices=["auto", "h11", "httptools"],

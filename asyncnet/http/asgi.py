@@ -27,6 +27,7 @@ from urllib.parse import unquote_to_bytes
 import trio
 
 from asyncnet.errors import ConfigurationError, LocalProtocolError
+from asyncnet.http.asgi_websocket import respond_to_websocket
 from asyncnet.http.exchange import ClientGone, Exchange
 from asyncnet.http.lifespan import ASGIApp, Lifespan, Message
 from asyncnet.http.messages import FileBody
@@ -84,6 +85,9 @@ class ASGI:
             scope["http_version"] = exchange.http_version
         if self._state is not None:
             scope["state"] = self._state.copy()
+        if exchange.upgrade == b"websocket":
+            await respond_to_websocket(self.app, scope, exchange)
+            return
         cycle = HTTPCycle(exchange)
         await self.app(scope, cycle.receive, cycle.send)
 

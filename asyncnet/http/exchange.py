@@ -51,6 +51,8 @@ class Exchange(ResponseFraming):
     # Defaults of the class, and no slots: an exchange sets only what is not so.
     user: str | None = None
     """Who the client has proved to be, for the application and the access log."""
+    upgrade = b""
+    """The protocol that the client offers to change to, in small letters: "websocket" (RFC 9110 section 7.8)."""
     mounted_at = b""
     """What has been taken off the front of the path, percent-encoded as sent."""
     failure: Exception | None = None

@@ -264,19 +264,23 @@ class HTTPConnection:
         """What an odd head asks for, beside its target: a body, 100 Continue, an end of the connection."""
         request = self.handler.engine.parse_head(head.raw)
         _, _, http_version, headers = request
-        expectation = b""
+        expectation = upgrade = b""
         options: list[bytes] = []
         for name, value in headers:
             if name == b"connection":
                 options += [option.strip(b" \t") for option in value.lower().split(b",")]
             elif name == b"expect" and http_version == "1.1":  # RFC 9110 section 10.1.1
                 expectation = value.lower()
+            elif name == b"upgrade" and http_version == "1.1":
+                upgrade = value.lower()
         keeps_alive = b"close" not in options and (http_version == "1.1" or b"keep-alive" in options)
         body = None
         if head.length != 0:
             decoder = body_decoder(head, self.handler.limits)
             body = RequestBody(self, decoder, expected=expectation == b"100-continue")
         exchange = Exchange(self, request, body, keeps_alive)
+        if upgrade and b"upgrade" in options:
+            exchange.upgrade = upgrade
         if expectation not in (b"", b"100-continue"):
             self._exchange = exchange
             raise RequestError(417, f"an expectation of {expectation!r}")

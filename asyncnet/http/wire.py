@@ -62,10 +62,10 @@ _TARGETS = (
 )  # fmt: skip
 _REQUEST_LINE = _TARGETS + rb" HTTP/1\.[01]\r\n"
 
-# A head that says nothing but what to fetch: HTTP/1.1, one well-formed Host, no body, no expectation, and no word about
-# the connection but keep-alive. Nearly all heads are of this kind, and need no second look.
+# A head that says nothing but what to fetch: HTTP/1.1, one well-formed Host, no body, no expectation, no upgrade, and
+# no word about the connection but keep-alive. Nearly all heads are of this kind, and need no second look.
 _ORDINARY = (
-    rb"(?:(?!(?i:host|content-length|transfer-encoding|expect|connection:(?![ \t]*keep-alive[ \t]*\r)))"
+    rb"(?:(?!(?i:host|content-length|transfer-encoding|expect|upgrade:|connection:(?![ \t]*keep-alive[ \t]*\r)))"
     + _FIELD
     + rb")*+"
 )
