@@ -103,14 +103,11 @@ async def send_response(exchange: Exchange, response: Response) -> None:
 
 def request_of(exchange: Exchange) -> Request:
     """The request of an exchange as an application reads it."""
-    stream = exchange.stream
     request = Request(
         exchange.method,
         exchange.target.decode("ascii"),
         Headers.checked(exchange.headers),
         http_version=exchange.http_version,
-        peer=stream.peer,
-        tls=stream.tls,
         body=exchange.body,
         exchange=exchange,
     )

@@ -149,26 +149,23 @@ _split_absolute = re.compile(r"[a-zA-Z]+://([^/?]*)(.*)", re.DOTALL).fullmatch
 class Request:
     """A request, its body still to come.
 
-    `target` is as it was sent. `host` is its authority, or the Host field's (RFC 9112 section 3.3), or "" in
-    HTTP/1.0. `raw_path` is percent-encoded as sent, `path` decoded once ("*" for `OPTIONS *`, the authority for
-    CONNECT); bytes that are no UTF-8 are surrogates in it (PEP 383). `query` is what followed the "?", undecoded.
-    `peer` and `tls` are the connection's. `mounted_at` is what `Mounts` has taken off the front of `raw_path`, "" at
-    the top.
+    `target` is as it was sent. `raw_path` is percent-encoded as sent, `path` decoded once ("*" for `OPTIONS *`, the
+    authority for CONNECT); bytes that are no UTF-8 are surrogates in it (PEP 383). `query` is what followed the "?",
+    undecoded. `mounted_at` is what `Mounts` has taken off the front of `raw_path`, "" at the top.
     """
 
     __slots__ = (
         "_exchange",
+        "_peer",
+        "_tls",
         "body",
         "headers",
-        "host",
         "http_version",
         "method",
         "mounted_at",
-        "peer",
         "query",
         "raw_path",
         "target",
-        "tls",
     )
 
     def __init__(
@@ -184,24 +181,37 @@ class Request:
         exchange: Exchange | None = None,
     ) -> None:
         self._exchange = exchange
+        self._peer = peer
+        self._tls = tls
         self.method = method
         self.target = target
         self.headers = headers
         self.http_version = http_version
-        self.peer = peer
-        self.tls = tls
         self.body: AsyncIterable[bytes] = _NO_BODY if body is None else body
         self.mounted_at = ""
-        if target.startswith("/"):
-            self.host = headers.get("host") or ""
+        if target[:1] == "/":
             self.raw_path, _, self.query = target.partition("?")
         elif absolute := _split_absolute(target):
-            self.host = absolute[1]
             path, _, self.query = absolute[2].partition("?")
             self.raw_path = path or "/"
         else:
-            self.host = headers.get("host") or ""
             self.raw_path, self.query = target, ""
+
+    @property
+    def host(self) -> str:
+        """The authority in the target, or the Host field (RFC 9112 section 3.3), or "" where neither is."""
+        absolute = None if self.target[:1] == "/" else _split_absolute(self.target)
+        return absolute[1] if absolute else self.headers.get("host", "")
+
+    @property
+    def peer(self) -> Address | None:
+        """The client's end of the connection."""
+        return self._peer if self._exchange is None else self._exchange.stream.peer
+
+    @property
+    def tls(self) -> TLSInfo | None:
+        """What the connection's TLS handshake settled; None in the clear."""
+        return self._tls if self._exchange is None else self._exchange.stream.tls
 
     @property
     def path(self) -> str:
@@ -294,17 +304,17 @@ class Response:
     @classmethod
     def text(cls, text: str, status: int = 200, headers: Headers | HeaderItems = ()) -> Response:
         """Plain text."""
-        return cls(status, headers, text)._typed("text/plain; charset=utf-8")
+        return cls(status, _with_type(headers, b"text/plain; charset=utf-8"), text)
 
     @classmethod
     def html(cls, text: str, status: int = 200, headers: Headers | HeaderItems = ()) -> Response:
         """A page. Whoever puts foreign text into it escapes it first (`html.escape`)."""
-        return cls(status, headers, text)._typed("text/html; charset=utf-8")
+        return cls(status, _with_type(headers, b"text/html; charset=utf-8"), text)
 
     @classmethod
     def json(cls, value: object, status: int = 200, headers: Headers | HeaderItems = ()) -> Response:
         """`value` as JSON (RFC 8259)."""
-        return cls(status, headers, json.dumps(value, ensure_ascii=False))._typed("application/json")
+        return cls(status, _with_type(headers, b"application/json"), json.dumps(value, ensure_ascii=False))
 
     @classmethod
     def redirect(cls, location: str, status: int = 307, headers: Headers | HeaderItems = ()) -> Response:
@@ -318,10 +328,6 @@ class Response:
         """The status in words, as plain text: for errors, and where nobody reads the body."""
         return cls.text(f"{status} {reason(status)}\n", status, headers)
 
-    def _typed(self, content_type: str) -> Response:
-        self.headers.setdefault("content-type", content_type)
-        return self
-
     def close(self) -> None:
         """Close what the body holds open. The server does it, sent or not; closing twice is fine."""
         if isinstance(self.body, FileBody):
@@ -329,6 +335,16 @@ class Response:
 
     def __repr__(self) -> str:
         return f"<Response {self.status} {reason(self.status)}>"
+
+
+def _with_type(headers: Headers | HeaderItems, content_type: bytes) -> Headers:
+    """`headers`, and a Content-Type unless there is one."""
+    if headers == ():
+        return Headers.checked([(b"content-type", content_type)])
+    if not isinstance(headers, Headers):
+        headers = Headers(headers)
+    headers.setdefault("content-type", content_type)
+    return headers
 
 
 class Upgrade(Response):
