@@ -384,6 +384,26 @@ class ReceivingHalf(SendingHalf):
         if self._pending > MUCH_PENDING:
             await self._send_before_taking()
 
+    def poll(self) -> bool:
+        """Take into the buffer what has arrived, without waiting; False if the stream has ended or is broken.
+
+        For connections that wait in a pool: one that has something to say before it was asked is of no use. Over a
+        foreign stream nobody knows before a receive, so that it is True there. Raises `trio.BusyResourceError`.
+        """
+        if self._receiving:
+            raise trio.BusyResourceError("another task is receiving from this stream")
+        if not self._transport.is_open:
+            return False
+        try:
+            data = self._transport.receive_now(RECEIVE_SIZE)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return False
+        if data is None:
+            return True
+        self._buffer += data
+        self._count(data)
+        return bool(data)
+
     def take(self, count: int) -> bytes:
         """Take `count` bytes that are buffered already. Raises ValueError if there are fewer: see `buffered`."""
         if count == len(self._buffer):
