@@ -25,6 +25,7 @@ _find_unsafe = re.compile(r"[\x00-\x20\x7f-\x9f\\\ud800-\udfff\u2028\u2029]").se
 _find_bad_escape = re.compile(r"%(?![0-9A-Fa-f]{2})").search
 # What neither a path nor a query may hold as it is (RFC 3986 section 3.3); brackets and | pass, as in browsers.
 _to_encode = re.compile(r'[^!$%&\'()*+,\-./0-9:;=?@A-Z\[\]_a-z|~]')
+_has_control = re.compile(r"[\x00-\x1f\x7f-\x9f]").search
 _is_port = re.compile(r"[0-9]{1,5}").fullmatch
 
 
@@ -115,8 +116,13 @@ def parse_url(text: str) -> URL:
     target = _to_encode.sub(lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode()), target)
     if not at:
         return URL(scheme, host, port, target)
-    user, _, password = userinfo.partition(":")
-    return URL(scheme, host, port, target, unquote(user, errors="strict"), unquote(password, errors="strict"))
+    try:
+        user, password = (unquote(part, errors="strict") for part in userinfo.partition(":")[::2])
+    except UnicodeDecodeError:
+        raise URLError(f"{_shown(text)}: user or password is not UTF-8") from None
+    if ":" in user or _has_control(user + password):
+        raise URLError(f"{_shown(text)}: a colon in the user, or a control character in user or password")
+    return URL(scheme, host, port, target, user, password)
 
 
 def _host_and_port(place: str, text: str, default: int) -> tuple[str, int]:
