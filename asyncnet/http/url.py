@@ -24,7 +24,7 @@ _split = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^?#]*)(\?[^#]*)?(?:
 _find_unsafe = re.compile(r"[\x00-\x20\x7f-\x9f\\\ud800-\udfff\u2028\u2029]").search
 _find_bad_escape = re.compile(r"%(?![0-9A-Fa-f]{2})").search
 # What neither a path nor a query may hold as it is (RFC 3986 section 3.3); brackets and | pass, as in browsers.
-_to_encode = re.compile(r'[^!$%&\'()*+,\-./0-9:;=?@A-Z\[\]_a-z|~]')
+_to_encode = re.compile(r"[^!$%&\'()*+,\-./0-9:;=?@A-Z\[\]_a-z|~]")
 _has_control = re.compile(r"[\x00-\x1f\x7f-\x9f]").search
 _is_port = re.compile(r"[0-9]{1,5}").fullmatch
 
