@@ -1,26 +1,64 @@
 """HTTP/1.1 for Trio: RFC 9110 (semantics), RFC 9112 (HTTP/1.1), RFC 9111 as far as files need it.
 
 A server is `HTTPHandler(app)`, where `app` is `async def app(request: Request) -> Response` or an object with the same
-call, such as `Files(root)`.
+call, such as `Files(root)`. A client is `async with HTTPClient() as client`.
+
+The names are imported when they are first asked for, so that a client loads no server.
 """
 
 from __future__ import annotations
 
-from asyncnet.http.files import Files
-from asyncnet.http.limits import HTTPLimits, HTTPTimeouts
-from asyncnet.http.messages import FileBody, Headers, Request, Response, Upgrade
-from asyncnet.http.server import HTTPHandler
-from asyncnet.http.wire import RequestError
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "FileBody",
-    "Files",
-    "HTTPHandler",
-    "HTTPLimits",
-    "HTTPTimeouts",
-    "Headers",
-    "Request",
-    "RequestError",
-    "Response",
-    "Upgrade",
-]
+if TYPE_CHECKING:
+    from asyncnet.http.client import ClientResponse as ClientResponse
+    from asyncnet.http.client import HTTPClient as HTTPClient
+    from asyncnet.http.client import RedirectError as RedirectError
+    from asyncnet.http.client import ResponseError as ResponseError
+    from asyncnet.http.client import StatusError as StatusError
+    from asyncnet.http.client import UpgradeRefused as UpgradeRefused
+    from asyncnet.http.client import URLError as URLError
+    from asyncnet.http.client_limits import ClientLimits as ClientLimits
+    from asyncnet.http.client_limits import ClientTimeouts as ClientTimeouts
+    from asyncnet.http.client_limits import PhaseTimeout as PhaseTimeout
+    from asyncnet.http.files import Files as Files
+    from asyncnet.http.limits import HTTPLimits as HTTPLimits
+    from asyncnet.http.limits import HTTPTimeouts as HTTPTimeouts
+    from asyncnet.http.messages import FileBody as FileBody
+    from asyncnet.http.messages import Headers as Headers
+    from asyncnet.http.messages import Request as Request
+    from asyncnet.http.messages import Response as Response
+    from asyncnet.http.messages import Upgrade as Upgrade
+    from asyncnet.http.server import HTTPHandler as HTTPHandler
+    from asyncnet.http.wire import RequestError as RequestError
+else:
+    _NAMES = {
+        "client": (
+            "ClientResponse",
+            "HTTPClient",
+            "RedirectError",
+            "ResponseError",
+            "StatusError",
+            "URLError",
+            "UpgradeRefused",
+        ),
+        "client_limits": ("ClientLimits", "ClientTimeouts", "PhaseTimeout"),
+        "files": ("Files",),
+        "limits": ("HTTPLimits", "HTTPTimeouts"),
+        "messages": ("FileBody", "Headers", "Request", "Response", "Upgrade"),
+        "server": ("HTTPHandler",),
+        "wire": ("RequestError",),
+    }
+    _HOMES = {name: module for module, names in _NAMES.items() for name in names}
+    __all__ = list(_HOMES)
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_HOMES})
