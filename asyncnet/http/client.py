@@ -31,13 +31,13 @@ import trio
 from asyncnet import __version__
 from asyncnet.endpoints import Endpoint, Scheme, connect
 from asyncnet.errors import AsyncnetError, LocalProtocolError, RemoteProtocolError
-from asyncnet.http.client_limits import ClientLimits, ClientTimeouts
+from asyncnet.http.client_limits import ClientLimits, ClientTimeouts, Phase, PhaseTimeout
 from asyncnet.http.client_response import ClientResponse, StatusError
 from asyncnet.http.client_wire import ResponseError, ResponseHead, read_framing, request_head
 from asyncnet.http.decoding import accepted_codings
 from asyncnet.http.exchange import ClientRequest, RequestBody, Stale, exchange
 from asyncnet.http.messages import FileBody, HeaderItems, Headers
-from asyncnet.http.pool import Connection, Pool
+from asyncnet.http.pool import Pool
 from asyncnet.http.proxies import Proxies
 from asyncnet.http.url import URL, Origin, URLError, parse_url
 from asyncnet.limits import Timeouts
@@ -153,9 +153,9 @@ class HTTPClient:
         again. With `decode` false content codings stay on.
 
         Entering raises LocalProtocolError for what must not be sent (a URL that is none, control characters), with
-        nothing sent; OSError if connecting fails (`ssl.SSLError`, `TunnelError`), TimeoutError naming the phase,
-        `ResponseError`, `RedirectError`, and `trio.BrokenResourceError` when the connection breaks. Cancelled at any
-        point, its connection is closed and the pool is as before.
+        nothing sent; OSError if connecting fails (`ssl.SSLError`, `TunnelError`), `PhaseTimeout`, which is a
+        TimeoutError, `ResponseError`, `RedirectError`, and `trio.BrokenResourceError` when the connection breaks.
+        Cancelled at any point, its connection is closed and the pool is as before.
         """
         request = self._prepare(method, url, headers, body, json, timeouts or self.timeouts)
         return _Requesting(self, request, self.redirects if redirects is None else redirects, decode)
@@ -377,6 +377,12 @@ class HTTPClient:
     # How connections are opened
 
     async def _connect(self, origin: Origin, timeouts: ClientTimeouts) -> Stream:
+        try:
+            return await self._open(origin, timeouts)
+        except TimeoutError as exc:
+            raise PhaseTimeout(Phase.CONNECT, str(exc)) from None
+
+    async def _open(self, origin: Origin, timeouts: ClientTimeouts) -> Stream:
         context = await self._context() if origin.scheme == "https" else None
         waits = Timeouts(send=timeouts.send, close=min(timeouts.send, 2.0))
         if self._dial is not None:
@@ -497,6 +503,8 @@ __all__ = [
     "ClientResponse",
     "ClientTimeouts",
     "HTTPClient",
+    "Phase",
+    "PhaseTimeout",
     "RedirectError",
     "ResponseError",
     "StatusError",

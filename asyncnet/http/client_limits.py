@@ -5,8 +5,11 @@ Sizes are bytes, times are seconds; `math.inf` switches a time limit off.
 
 from __future__ import annotations
 
+import enum
 import math
 from dataclasses import dataclass
+
+from asyncnet.errors import AsyncnetError
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +69,20 @@ class ClientTimeouts:
             value = getattr(self, name)
             if math.isnan(value) or value <= 0:
                 raise ValueError(f"ClientTimeouts.{name} must be positive, not {value!r}")
+
+
+class Phase(enum.Enum):
+    """What a request was waiting for."""
+
+    POOL = "pool"
+    CONNECT = "connect"
+    HEAD = "head"
+    BODY = "body"
+
+
+class PhaseTimeout(AsyncnetError, TimeoutError):
+    """A phase of a request took longer than `ClientTimeouts` lets it; `phase` tells which."""
+
+    def __init__(self, phase: Phase, problem: str) -> None:
+        self.phase = phase
+        super().__init__(problem)

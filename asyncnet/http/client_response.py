@@ -15,6 +15,7 @@ from typing import Any
 import trio
 
 from asyncnet.errors import AsyncnetError, ReceiveTimeout
+from asyncnet.http.client_limits import Phase, PhaseTimeout
 from asyncnet.http.client_wire import ChunkedReader, Framing, LengthReader, ResponseError, ResponseHead
 from asyncnet.http.decoding import Decoder, decode, decoders_for
 from asyncnet.http.exchange import ClientRequest
@@ -102,7 +103,7 @@ class ClientResponse:
         """The body's pieces as they come, content codings taken off; it can be gone through once.
 
         Raises ResponseError where the body is malformed, ends early or inflates past `ClientLimits.inflated`,
-        TimeoutError when `ClientTimeouts.body` passes without a piece, and `trio.BrokenResourceError`.
+        PhaseTimeout when `ClientTimeouts.body` passes without a piece, and `trio.BrokenResourceError`.
         """
         return _Pieces(self)
 
@@ -164,7 +165,9 @@ class ClientResponse:
         try:
             return await stream.receive_some()
         except ReceiveTimeout:
-            raise TimeoutError(f"{self.url.origin}: nothing more of the body came for {seconds:g} seconds") from None
+            raise PhaseTimeout(
+                Phase.BODY, f"{self.url.origin}: nothing more of the body came for {seconds:g} seconds"
+            ) from None
 
     async def _release(self, rest: bytes) -> None:
         """The response has ended: the connection goes back to the pool, or is closed if anything stands against it."""
@@ -224,10 +227,10 @@ class ClientResponse:
     async def skip(self) -> None:
         """Give up what is left of the body; read a little of it first, if that saves the connection."""
         body = self._framing.body
-        if self._connection is not None and self._framing.is_reusable and isinstance(body, LengthReader):
-            if body.remaining <= self._request.limits.unread:
-                while await self._receive_framed():
-                    pass
+        is_short = isinstance(body, LengthReader) and body.remaining <= self._request.limits.unread
+        if is_short and self._framing.is_reusable:
+            while await self._receive_framed():
+                pass
         await self.aclose()
 
     async def aclose(self) -> None:

@@ -20,7 +20,7 @@ PIECE = 64 * 1024
 """How much a decoder makes at once, in bytes."""
 
 ZSTD_STEP = 64
-"""How much a zstd decoder is given at once: its library cannot be told to stop, and four bytes can stand for 128 KiB."""
+"""How much a zstd decoder is given at once, in bytes: it cannot be told to stop, and four can stand for 128 KiB."""
 
 ZSTD_WINDOW = 8 << 20
 """The memory that a zstd frame may ask for; RFC 8878 section 3.1.1.1.2 has decoders support this much, and more need

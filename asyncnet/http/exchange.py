@@ -25,7 +25,7 @@ from typing import TypeAlias
 import trio
 
 from asyncnet.errors import LocalProtocolError, ReceiveTimeout
-from asyncnet.http.client_limits import ClientLimits, ClientTimeouts
+from asyncnet.http.client_limits import ClientLimits, ClientTimeouts, Phase, PhaseTimeout
 from asyncnet.http.client_wire import ResponseError, ResponseHead, ResponseReader
 from asyncnet.http.messages import FileBody, Headers
 from asyncnet.http.url import URL
@@ -86,7 +86,7 @@ async def exchange(stream: Stream, request: ClientRequest, *, is_used: bool) -> 
 
     The third item tells whether the connection may live on: whether all of the request was sent.
 
-    Raises Stale (only if `is_used`: the connection has carried a request before), ResponseError, TimeoutError,
+    Raises Stale (only if `is_used`: the connection has carried a request before), ResponseError, PhaseTimeout,
     LocalProtocolError for a body that is not as long as announced, and `trio.BrokenResourceError`. Whatever is raised
     and when it is cancelled, the connection is good for nothing more.
     """
@@ -111,8 +111,8 @@ async def exchange(stream: Stream, request: ClientRequest, *, is_used: bool) -> 
             raise
         raise ResponseError(f"{request.url.origin} closed the connection without an answer") from None
     except ReceiveTimeout:
-        raise TimeoutError(
-            f"{request.url.origin}: no response within {request.timeouts.head:g} seconds after the request"
+        raise PhaseTimeout(
+            Phase.HEAD, f"{request.url.origin}: no response within {request.timeouts.head:g} seconds after the request"
         ) from None
     return head, rest, whole
 

@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from asyncnet.http.client_limits import ClientLimits, ClientTimeouts
+from asyncnet.http.client_limits import ClientLimits, ClientTimeouts, Phase, PhaseTimeout
 from asyncnet.http.url import Origin
 from asyncnet.stream import Stream
 
@@ -84,7 +84,7 @@ class Pool:
     async def take(self, origin: Origin, timeouts: ClientTimeouts) -> Connection:
         """An idle connection to `origin`, or a new one. The caller gives it back by `put` or `discard`.
 
-        Raises TimeoutError if there is none within `timeouts.pool`, and what opening a connection raises.
+        Raises PhaseTimeout if there is none within `timeouts.pool`, and what opening a connection raises.
         """
         if self._closed:
             raise trio.ClosedResourceError("this client was closed")
@@ -130,9 +130,10 @@ class Pool:
             await self._withdraw(waiter)
             raise
         await self._withdraw(waiter)
-        raise TimeoutError(
+        raise PhaseTimeout(
+            Phase.POOL,
             f"{waiter.origin}: no connection became free within {seconds:g} seconds: "
-            "the client has as many as its limits allow"
+            "the client has as many as its limits allow",
         )
 
     async def _withdraw(self, waiter: _Waiter) -> None:
