@@ -144,7 +144,7 @@ class HTTPClient:
         redirects: int | None = None,
         timeouts: ClientTimeouts | None = None,
         decode: bool = True,
-    ) -> _Requesting:
+    ) -> Requesting:
         """A request, sent on entering: `async with client.request("GET", url) as response`.
 
         `body` is bytes, `str` (sent as UTF-8), a `FileBody`, an async iterable of bytes, or a function that returns
@@ -158,7 +158,7 @@ class HTTPClient:
         Cancelled at any point, its connection is closed and the pool is as before.
         """
         request = self._prepare(method, url, headers, body, json, timeouts or self.timeouts)
-        return _Requesting(self, request, self.redirects if redirects is None else redirects, decode)
+        return Requesting(self, request, self.redirects if redirects is None else redirects, decode)
 
     async def fetch(self, method: str, url: str, *, limit: int | None = None, **options: Any) -> ClientResponse:
         """Send a request and read the response: at most `limit` bytes (None: `ClientLimits.content`).
@@ -434,7 +434,7 @@ class HTTPClient:
         return self._tls
 
 
-class _Requesting:
+class Requesting:
     """A request as a context manager: sent on entering, its connection let go on leaving."""
 
     __slots__ = ("_client", "_decode", "_redirects", "_request", "_response")

@@ -3,8 +3,9 @@
     async with httpx2.AsyncClient(transport=AsyncnetTransport()) as client:
         response = await client.get("https://example.org/")
 
-It is for httpx2 alone: that is what is kept up, while httpx stays at 0.28. What httpx2 does above its transports (redirects, cookies, decoding, the environment's proxies) it does here too; what lies
-below is ours: pool, retries, framing, TLS, proxies given to the transport, time limits of each phase.
+It is for httpx2 alone: that is what is kept up, while httpx stays at 0.28. What httpx2 does above its transports
+(redirects, cookies, decoding) it does here too; what lies below is ours: pool, retries, framing, TLS, the proxy given
+to the transport, the time limits of each phase.
 """
 
 from __future__ import annotations
