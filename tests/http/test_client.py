@@ -16,7 +16,7 @@ import trio.testing
 import zstandard
 
 from asyncnet import LocalProtocolError
-from asyncnet.errors import RemoteProtocolError
+from asyncnet.errors import EndOfStream, RemoteProtocolError
 from asyncnet.http import FileBody, Headers
 from asyncnet.http.client import RedirectError, ResponseError, StatusError, UpgradeRefused
 from asyncnet.http.client_limits import ClientLimits, ClientTimeouts, Phase, PhaseTimeout
@@ -108,7 +108,7 @@ async def test_more_than_the_limit_is_not_read_into_memory() -> None:
     async with client_of(Answers(ok(b"x" * 101))) as (client, _):
         with pytest.raises(ResponseError, match="more than 100 bytes"):
             await client.get(URL, limit=100)
-        assert client.pool.connections == 0
+        assert client.pool.connections == client.pool.idle == 1  # all of it had come
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"40\r\n" + b"x" * 64 + b"\r\n"
     async with client_of(Answers(chunked + b"40\r\n" + b"x" * 64 + b"\r\n", stays=True)) as (client, _):
         with pytest.raises(ResponseError, match="more than 100 bytes"):
@@ -297,7 +297,7 @@ async def test_closing_the_client_closes_what_is_idle_and_later_what_is_in_use()
     async def script(peer: ScriptedPeer) -> None:
         await read_request(peer)
         await peer.send(ok(b"x"))
-        with pytest.raises(AssertionError):
+        with pytest.raises((EndOfStream, trio.BrokenResourceError)):
             await read_request(peer)
         closed.set()
 
@@ -316,10 +316,7 @@ async def test_closing_the_client_closes_what_is_idle_and_later_what_is_in_use()
 async def test_cancelled_anywhere_a_request_leaves_the_pool_as_it_was() -> None:
     async def script(peer: ScriptedPeer) -> None:
         while True:
-            try:
-                request = await read_request(peer)
-            except AssertionError:
-                return
+            request = await read_request(peer)
             path = request.split()[1]
             await peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
             await peer.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(path), path))
@@ -712,7 +709,7 @@ async def test_redirects_have_an_end() -> None:
     async with client_of(Answers(*[to("/again")] * 20)) as (client, _):
         with pytest.raises(RedirectError, match="more than 3 redirects"):
             await client.get(URL, redirects=3)
-        assert client.pool.connections == 0
+        assert client.pool.connections == client.pool.idle == 1
         assert (await client.get(URL, redirects=0)).status == 302
 
 
@@ -754,7 +751,7 @@ PLAIN = bytes(range(256)) * 1000
 
 @pytest.mark.parametrize("coding", CODINGS)
 async def test_a_coded_body_is_decoded_and_a_bomb_is_refused(coding: str) -> None:
-    coded, bomb = CODINGS[coding](PLAIN), CODINGS[coding](bytes(100_000_000))
+    coded, bomb = CODINGS[coding](PLAIN), CODINGS[coding](bytes(60_000_000))
     name = f"Content-Encoding: {coding.upper()}"
     server = Answers(ok(coded, name), ok(coded, name), ok(b"", name), ok(bomb, name))
     async with client_of(server, Answers(ok(bomb, name)), limits=ClientLimits(inflated=50_000_000)) as (client, _):
