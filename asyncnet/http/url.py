@@ -84,10 +84,9 @@ class URL:
             reference = reference.encode("latin-1").decode("utf-8")
         except ValueError:
             pass
-        joined = urljoin(str(self), reference.strip().replace(" ", "%20"))
         try:
-            url = parse_url(joined)
-        except URLError as error:
+            url = parse_url(urljoin(str(self), reference.strip().replace(" ", "%20")))
+        except ValueError as error:
             raise RemoteProtocolError(f"{self} redirects to nowhere: {error}") from None
         return URL(url.scheme, url.host, url.port, url.target)
 

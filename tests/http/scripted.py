@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -21,8 +22,11 @@ Script = Callable[[ScriptedPeer], Awaitable[object]]
 class Network:
     """Every connection of the client is met by the next of `scripts`, the last one again and again."""
 
-    def __init__(self, nursery: trio.Nursery, scripts: tuple[Script, ...]) -> None:
+    def __init__(
+        self, nursery: trio.Nursery, scripts: tuple[Script, ...], server_tls: ssl.SSLContext | None = None
+    ) -> None:
         self._nursery = nursery
+        self._tls = server_tls
         self._scripts = scripts
         self.origins: list[str] = []
         """Where the client has connected to."""
@@ -32,22 +36,28 @@ class Network:
         self.origins.append(str(origin))
         ours, its = stream_pair()
         await trio.lowlevel.checkpoint()
-        self._nursery.start_soon(self._run, script, ScriptedPeer(its, timeout=1000))
+        self._nursery.start_soon(self._run, script, its, origin.scheme == "https")
         return ours
 
-    async def _run(self, script: Script, peer: ScriptedPeer) -> None:
+    async def _run(self, script: Script, stream: Stream, begins_with_tls: bool) -> None:
+        peer = ScriptedPeer(stream, timeout=1000)
         try:
+            if begins_with_tls:
+                assert self._tls is not None
+                await stream.start_tls(self._tls, server_side=True)
             await script(peer)
-        except (trio.BrokenResourceError, EndOfStream, IncompleteRead):
+        except (trio.BrokenResourceError, EndOfStream, IncompleteRead, ssl.SSLError):
             pass  # the client has left, which is its good right
         await peer.close()
 
 
 @asynccontextmanager
-async def client_of(*scripts: Script, **options: Any) -> AsyncIterator[tuple[HTTPClient, Network]]:
+async def client_of(
+    *scripts: Script, server_tls: ssl.SSLContext | None = None, **options: Any
+) -> AsyncIterator[tuple[HTTPClient, Network]]:
     """A client, and the network that it is in. At the end of the block the scripts are cancelled."""
     async with trio.open_nursery() as nursery:
-        network = Network(nursery, scripts)
+        network = Network(nursery, scripts, server_tls)
         async with HTTPClient(connect=network.connect, **options) as client:
             yield client, network
         nursery.cancel_scope.cancel()

@@ -116,7 +116,7 @@ REFUSED = [
 @pytest.mark.parametrize("data", REFUSED)
 @pytest.mark.parametrize("step", [None, 1])
 def test_a_head_that_nobody_can_be_sure_of_is_refused(data: bytes, step: int | None, by_h11: bool) -> None:
-    with pytest.raises(ResponseError):  # noqa: PT012
+    with pytest.raises(ResponseError):
         result = read(data, by_h11=by_h11, step=step)
         assert result is not None
         read_framing(result[0], "GET", LIMITS)
@@ -211,7 +211,7 @@ BAD_CHUNKS = [
 @pytest.mark.parametrize("step", [1000, 1])
 def test_malformed_and_endless_chunks_are_refused(data: bytes, step: int) -> None:
     reader = ChunkedReader(LIMITS)
-    with pytest.raises(ResponseError):  # noqa: PT012
+    with pytest.raises(ResponseError):
         for at in range(0, len(data), step):
             reader.feed(data[at : at + step])
 
