@@ -22,7 +22,7 @@ from asyncnet.cli.descriptors import write_all
 from asyncnet.cli.groups import leaves
 from asyncnet.cli.kinds import load
 from asyncnet.cli.options import count, duration
-from asyncnet.errors import AsyncnetError, ConfigurationError
+from asyncnet.errors import AsyncnetError, ConfigurationError, LocalProtocolError
 from asyncnet.printable import printable
 
 FETCHERS = {
@@ -45,6 +45,9 @@ examples:
   asyncnet fetch -o - https://example.org/data.json | jq .
   asyncnet fetch --data @form.bin --header "Content-Type: application/x-thing" -o answer https://example.org/
 """
+
+
+_GO_ON = "; --continue goes on where it stopped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +240,12 @@ async def _fetch_all(jobs: list[_Job], options: FetchOptions, quiet: bool) -> in
         nonlocal failures
         for job in queue:
             report = display.report(job)
-            problem = await _fetch(job, report)
+            try:
+                problem = await _fetch(job, report)
+            except trio.Cancelled:
+                if report.is_resumable:
+                    display.say(f"asyncnet fetch: {_shown(job.url)}: interrupted{_GO_ON}")
+                raise
             if problem:
                 failures += 1
                 display.say(f"asyncnet fetch: {_shown(job.url)}: {problem}")
@@ -260,6 +268,8 @@ async def _fetch(job: _Job, report: _Report) -> str:
     """Fetch one; returns what went wrong in one line, "" if nothing did."""
     try:
         await job.fetcher.fetch(job.url, job.target, report)
+    except LocalProtocolError:
+        raise  # an option is wrong, for all URLs alike
     except BrokenPipeError:
         return "" if job.target is None else "the connection broke"  # whoever reads our output has enough
     except (AsyncnetError, OSError, trio.BrokenResourceError) as error:
@@ -271,7 +281,7 @@ async def _fetch(job: _Job, report: _Report) -> str:
         problem = "; ".join(_explain(error) for error in leaves(known))
     else:
         return ""
-    return f"{problem}; --continue goes on where it stopped" if report.is_resumable else problem
+    return f"{problem}{_GO_ON}" if report.is_resumable else problem
 
 
 def _explain(error: BaseException) -> str:
