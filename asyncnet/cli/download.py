@@ -54,6 +54,13 @@ def safe_name(text: str, *, default: str = "index.html") -> str:
     return name or default
 
 
+def open_device(target: Path) -> int | None:
+    """A descriptor for what is there already and is neither file nor folder: /dev/null, a pipe. None for all else."""
+    if not target.exists() or target.is_file() or target.is_dir():
+        return None
+    return os.open(target, os.O_WRONLY | os.O_CLOEXEC)
+
+
 class Partial:
     """The hidden file beside `target`. Opened and locked by the constructor; `size` bytes of it are good.
 

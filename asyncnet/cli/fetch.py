@@ -18,7 +18,6 @@ from typing import Any, BinaryIO, Protocol
 
 import trio
 
-from asyncnet.cli.descriptors import write_all
 from asyncnet.cli.groups import leaves
 from asyncnet.cli.kinds import load
 from asyncnet.cli.options import count, duration
@@ -297,11 +296,6 @@ def _explain(error: BaseException) -> str:
 def _shown(url: str) -> str:
     """`url` without user and password."""
     return printable(re.sub(r"^([a-z]+://)[^/?#]*@", r"\1", url, flags=re.IGNORECASE))
-
-
-async def write_out(data: bytes) -> None:
-    """Write `data` to standard output. Raises BrokenPipeError when nobody reads it any more."""
-    await trio.to_thread.run_sync(write_all, 1, data, abandon_on_cancel=True)
 
 
 # What somebody at a terminal sees

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from urllib.parse import unquote
 
 import trio
 
-from asyncnet.cli.download import DownloadError, Partial, Validators, safe_name
-from asyncnet.cli.fetch import FetchOptions, Report, write_out
+from asyncnet.cli.descriptors import write_all
+from asyncnet.cli.download import DownloadError, Partial, Validators, open_device, safe_name
+from asyncnet.cli.fetch import FetchOptions, Report
 from asyncnet.endpoints import Endpoint, Scheme
 from asyncnet.http.client import HTTPClient, Requesting
 from asyncnet.http.client_limits import ClientLimits, ClientTimeouts
@@ -59,12 +61,12 @@ class HTTPFetcher:
     async def fetch(self, url: str, target: Path | None, report: Report) -> None:
         """Fetch `url` into `target` (None: onto standard output). Raises whatever goes wrong."""
         if target is None:
-            async with self._request(url, []) as response:
-                _check(response)
-                report.begin(0, _length(response))
-                async for piece in response.body:
-                    await write_out(piece)
-                    report.advance(len(piece))
+            await self._pass_on(url, 1, report)
+            return
+        device = await trio.to_thread.run_sync(open_device, target)
+        if device is not None:
+            await self._pass_on(url, device, report)
+            os.close(device)  # else it stays open: a thread may still be writing to it
             return
         partial = await trio.to_thread.run_sync(lambda: Partial(target, replace=self._options.force))
         try:
@@ -73,6 +75,15 @@ class HTTPFetcher:
         except BaseException:
             report.is_resumable = partial.abandon()
             raise
+
+    async def _pass_on(self, url: str, sink: int, report: Report) -> None:
+        """Write what comes to the descriptor `sink`, which can neither be resumed nor renamed."""
+        async with self._request(url, []) as response:
+            _check(response)
+            report.begin(0, _length(response))
+            async for piece in response.body:
+                await trio.to_thread.run_sync(write_all, sink, piece, abandon_on_cancel=True)
+                report.advance(len(piece))
 
     def _request(self, url: str, headers: list[tuple[str, str]]) -> Requesting:
         options = self._options

@@ -84,7 +84,8 @@ class HTTPClient:
     is the context for https; without one, servers are verified against the system's trust store. `proxy` is the URL
     of a SOCKS5 or HTTP proxy for everything; with `environment` the variables http_proxy, https_proxy, all_proxy and
     no_proxy are followed instead. `connect` opens connections in the place of the client, in the clear: over a Unix
-    socket (`lambda origin: asyncnet.connect("unix:/run/app.sock")`), in memory for a test.
+    socket (`lambda origin: asyncnet.connect("unix:/run/app.sock")`), in memory for a test; the scheme of its origin
+    is http or https, and ws or wss for an upgrade.
 
     Raises EndpointError for a proxy's URL that is none.
     """
@@ -205,8 +206,9 @@ class HTTPClient:
         """Ask for `protocol` over a connection of its own (RFC 9110 section 7.8), and return it after the 101.
 
         `url` is of http or ws, https or wss. `headers` are sent besides Connection and Upgrade; of the client's own
-        headers all but Accept and Accept-Encoding are. The stream is the caller's to close; bytes that came behind
-        the head are in its buffer, and it has no deadline. The pool does not count it.
+        headers all but Accept and Accept-Encoding are. A proxy is asked for a tunnel in any case (RFC 6455 section
+        4.1). The stream is the caller's to close; bytes that came behind the head are in its buffer, and it has no
+        deadline. The client's limits no longer count it.
 
         Raises UpgradeRefused for another answer (redirects are not followed), ResponseError for a 101 that does not
         name `protocol`, and what `request` raises. Cancelled, the connection is closed.
@@ -217,8 +219,10 @@ class HTTPClient:
             fields[name] = value
         fields["connection"] = "Upgrade"
         fields["upgrade"] = protocol
-        request = self._finish("GET", target, fields, b"", timeouts or self.timeouts)
-        connection = await self._pool.take_new(target.origin, request.timeouts)
+        request = self._finish("GET", target, fields, b"", timeouts or self.timeouts, tunnels=True)
+        # An origin of its own, to which no connection is ever idle.
+        origin = target.origin._replace(scheme="ws" if target.origin.scheme == "http" else "wss")
+        connection = await self._pool.take(origin, request.timeouts)
         try:
             head, rest, _ = await exchange(connection.stream, request, is_used=False)
             framing = read_framing(head, "GET", self.limits)
@@ -228,7 +232,7 @@ class HTTPClient:
             await self._pool.discard(connection)
             raise
         if head.status != 101:
-            response = ClientResponse(head, framing, rest, request, connection, self._pool)
+            response = ClientResponse(head, framing._replace(is_reusable=False), rest, request, connection, self._pool)
             try:
                 await response.read(limit=self.limits.unread)
             finally:
@@ -272,7 +276,14 @@ class HTTPClient:
         return self._finish(method, target, fields, body, timeouts)
 
     def _finish(
-        self, method: str, url: URL, headers: Headers, body: RequestBody, timeouts: ClientTimeouts
+        self,
+        method: str,
+        url: URL,
+        headers: Headers,
+        body: RequestBody,
+        timeouts: ClientTimeouts,
+        *,
+        tunnels: bool = False,
     ) -> ClientRequest:
         """The request with its framing and, behind an HTTP proxy, what it wants. `headers` are kept as they are."""
         fields = headers.raw
@@ -283,7 +294,7 @@ class HTTPClient:
             raise LocalProtocolError("Transfer-Encoding is the client's own: leave it out")
         target = url.target
         proxy = self._proxies.choose(url.origin)
-        if proxy is not None and proxy.kind is ProxyKind.HTTP and url.origin.scheme == "http":
+        if proxy is not None and proxy.kind is ProxyKind.HTTP and url.origin.scheme == "http" and not tunnels:
             # RFC 9112 section 3.2.2. A tunnel would do, but most proxies dig none to port 80.
             target = str(url)
             if proxy.user is not None:
@@ -321,6 +332,8 @@ class HTTPClient:
         origin = request.url.origin
         while True:
             connection = await self._pool.take(origin, request.timeouts)
+            if connection.stream.timeouts.send != request.timeouts.send:
+                connection.stream.timeouts = _stream_timeouts(request.timeouts)
             try:
                 head, rest, whole = await exchange(connection.stream, request, is_used=connection.requests > 0)
                 if head.status == 101:
@@ -383,13 +396,13 @@ class HTTPClient:
             raise PhaseTimeout(Phase.CONNECT, str(exc)) from None
 
     async def _open(self, origin: Origin, timeouts: ClientTimeouts) -> Stream:
-        context = await self._context() if origin.scheme == "https" else None
-        waits = Timeouts(send=timeouts.send, close=min(timeouts.send, 2.0))
+        context = await self._context() if origin.scheme in ("https", "wss") else None
+        waits = _stream_timeouts(timeouts)
         if self._dial is not None:
             return await self._dial_within(origin, context, timeouts, waits)
         text = format_authority(origin.host, origin.port)
         proxy = self._proxies.choose(origin)
-        if proxy is not None and proxy.kind is ProxyKind.HTTP and context is None:
+        if proxy is not None and proxy.kind is ProxyKind.HTTP and origin.scheme == "http":
             return await self._connect_to_proxy(proxy, timeouts, waits)
         return await connect(
             f"tcp://{text}" if context is None else f"tls://{text}",
@@ -453,6 +466,11 @@ class Requesting:
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._response.aclose()
+
+
+def _stream_timeouts(timeouts: ClientTimeouts) -> Timeouts:
+    """What a stream has to know of ours; nobody waits long for a request to leave that is over."""
+    return Timeouts(send=timeouts.send, close=min(timeouts.send, 2.0))
 
 
 def _agrees(head: ResponseHead, protocol: str) -> bool:

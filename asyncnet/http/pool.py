@@ -45,11 +45,10 @@ class Connection:
 class _Waiter:
     """A request that waits for a connection. It gets one, or a slot and maybe an idle one to close first."""
 
-    __slots__ = ("connection", "origin", "served", "victim", "wants_new")
+    __slots__ = ("connection", "origin", "served", "victim")
 
-    def __init__(self, origin: Origin, *, wants_new: bool) -> None:
+    def __init__(self, origin: Origin) -> None:
         self.origin = origin
-        self.wants_new = wants_new
         self.served = trio.Event()
         self.connection: Connection | None = None
         self.victim: Connection | None = None
@@ -97,16 +96,10 @@ class Pool:
             if now - connection.idle_since < self._idle_time and is_silent(connection.stream):
                 return connection
             await self.discard(connection)
-        return await self._take_new(_Waiter(origin, wants_new=False), timeouts)
+        return await self._take_new(origin, timeouts)
 
-    async def take_new(self, origin: Origin, timeouts: ClientTimeouts) -> Connection:
-        """The same, but certainly a new one."""
-        if self._closed:
-            raise trio.ClosedResourceError("this client was closed")
-        return await self._take_new(_Waiter(origin, wants_new=True), timeouts)
-
-    async def _take_new(self, waiter: _Waiter, timeouts: ClientTimeouts) -> Connection:
-        origin = waiter.origin
+    async def _take_new(self, origin: Origin, timeouts: ClientTimeouts) -> Connection:
+        waiter = _Waiter(origin)
         if not self._reserve(waiter):
             await self._wait(waiter, timeouts.pool)
         if waiter.connection is not None:
@@ -152,7 +145,7 @@ class Pool:
         connection.requests += 1
         connection.idle_since = trio.current_time()
         for waiter in self._waiting:
-            if waiter.origin == connection.origin and not waiter.wants_new:
+            if waiter.origin == connection.origin:
                 self._waiting.remove(waiter)
                 waiter.connection = connection
                 waiter.served.set()
@@ -191,15 +184,12 @@ class Pool:
     def _reserve(self, waiter: _Waiter) -> bool:
         """Count a connection that `waiter` will open, if there may be one more."""
         if self._counts.get(waiter.origin, 0) >= self._limits.per_origin:
-            victims = self._idle.get(waiter.origin, []) if waiter.wants_new else []
-        elif self._total >= self._limits.connections:
-            victims = [idle[0] for idle in self._idle.values() if idle]
-        else:
-            victims = None
-        if victims is not None:
-            if not victims:
+            return False
+        if self._total >= self._limits.connections:
+            oldest = [idle[0] for idle in self._idle.values() if idle]
+            if not oldest:
                 return False
-            victim = waiter.victim = min(victims, key=lambda one: one.idle_since)
+            victim = waiter.victim = min(oldest, key=lambda one: one.idle_since)
             self._idle[victim.origin].remove(victim)
             self._uncount(victim.origin)
         self._counts[waiter.origin] = self._counts.get(waiter.origin, 0) + 1

@@ -14,6 +14,7 @@ from asyncnet.http.url import Origin
 from asyncnet.transports.tunnels import ProxyURL, parse_proxy
 
 _has_port = re.compile(r"(?:^|[^:\[\]]):[0-9]*$|\]:[0-9]*$").search
+_KINDS = {"http": "http", "ws": "http", "https": "https", "wss": "https"}
 _PORTS = {"http": 80, "socks5": 1080, "socks5h": 1080}
 
 
@@ -44,14 +45,14 @@ class Proxies:
 
     def choose(self, origin: Origin) -> ProxyURL | None:
         """The proxy for `origin`, or None."""
-        proxy = self._proxies[origin.scheme]
+        proxy = self._proxies[_KINDS[origin.scheme]]
         if proxy is None or (self._exceptions and self._is_exception(origin)):
             return None
         return proxy
 
     def text(self, origin: Origin) -> str | None:
         """The proxy for `origin` as `asyncnet.connect` takes it."""
-        return None if self.choose(origin) is None else self._texts[origin.scheme]
+        return None if self.choose(origin) is None else self._texts[_KINDS[origin.scheme]]
 
     def _is_exception(self, origin: Origin) -> bool:
         """Whether no_proxy names the host: "*", a name and all names below it, an address, a network; maybe a port."""

@@ -116,6 +116,19 @@ def test_an_output_may_be_named(site: Site) -> None:
     assert here() == ["mine"]
 
 
+def test_a_device_is_written_to_and_not_replaced(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["fetch", "-o", "/dev/null", f"{site.url}/file.bin"]) == 0
+    assert Path("/dev/null").is_char_device()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_reader_of_standard_output_that_has_enough_is_no_failure(site: Site) -> None:
+    command = f"{' '.join(COMMAND)} fetch -o - {site.url}/file.bin | head -c 5; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], env=environment(), capture_output=True, timeout=DEADLINE, check=True)
+    assert done.stdout == LARGE[:5] + b"0\n"
+    assert done.stderr == b""
+
+
 def test_a_file_that_exists_is_replaced_only_by_force(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
     Path("other.txt").write_text("mine")
     assert main(["fetch", f"{site.url}/other.txt"]) == 1

@@ -36,7 +36,7 @@ class Network:
         self.origins.append(str(origin))
         ours, its = stream_pair()
         await trio.lowlevel.checkpoint()
-        self._nursery.start_soon(self._run, script, its, origin.scheme == "https")
+        self._nursery.start_soon(self._run, script, its, origin.scheme in ("https", "wss"))
         return ours
 
     async def _run(self, script: Script, stream: Stream, begins_with_tls: bool) -> None:

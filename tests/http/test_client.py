@@ -506,6 +506,17 @@ async def test_a_body_may_take_long_but_not_stand_still(autojump_clock: trio.tes
         assert trio.current_time() == pytest.approx(34)
 
 
+async def test_a_request_s_own_limits_hold_on_a_connection_that_was_opened_with_others(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with client_of(Answers(ok(), stays=True)) as (client, network):
+        await client.get(URL)
+        with pytest.raises(PhaseTimeout):
+            await client.post(URL, body=b"x" * 10_000_000, timeouts=ClientTimeouts(send=5, head=3))
+        assert trio.current_time() == pytest.approx(8)
+        assert len(network.origins) == 1
+
+
 async def test_a_server_that_does_not_read_is_given_up(autojump_clock: trio.testing.MockClock) -> None:
     async def script(peer: ScriptedPeer) -> None:
         await trio.sleep_forever()
@@ -883,7 +894,7 @@ async def test_an_upgrade_hands_over_the_stream_with_what_came_behind_the_head()
             assert await stream.receive_exactly(5) == b"first"
             await stream.send_all(b"hello")
             assert await stream.receive_exactly(3) == b"bye"
-    assert network.origins == ["http://example.org:80"]
+    assert network.origins == ["ws://example.org:80"]
 
 
 async def test_an_upgrade_that_is_refused_tells_the_answer() -> None:

@@ -20,7 +20,7 @@ import trio
 import trustme
 
 from asyncnet import TunnelError, serve
-from asyncnet.http import ClientTimeouts, HTTPClient, HTTPHandler, Request, Response
+from asyncnet.http import ClientTimeouts, HTTPClient, HTTPHandler, Request, Response, UpgradeRefused
 from asyncnet.http.httpx import AsyncnetTransport
 from asyncnet.stream import Stream
 
@@ -220,6 +220,8 @@ async def test_https_goes_through_a_tunnel_and_http_as_an_absolute_url(nginx: Ng
             assert (await client.get("http://example.org/x?y")).text() == "http://example.org/x?y auth"
             with pytest.raises(TunnelError, match="403"):
                 await client.get("https://forbidden.example/")
+            with pytest.raises(UpgradeRefused, match="200"):  # nginx has no such protocol, but was reached
+                await client.open_upgrade(f"{nginx.url.replace('http', 'ws')}/page.html", "websocket")
             assert client.pool.connections == client.pool.idle
         nursery.cancel_scope.cancel()
 
