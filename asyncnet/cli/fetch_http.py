@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -116,7 +117,8 @@ class HTTPFetcher:
     async def _from_start(self, partial: Partial, url: str, response: ClientResponse, report: Report) -> Path | None:
         _check(response)
         get = response.headers.get
-        validators = Validators(url, get("etag", ""), get("last-modified", ""))
+        modified = get("last-modified", "")
+        validators = Validators(url, get("etag", ""), modified if is_strong(modified, get("date", "")) else "")
         await trio.to_thread.run_sync(partial.begin, validators)
         await self._receive(partial, response, report)
         return self._proposed(response, partial)
@@ -153,6 +155,15 @@ def disposition_name(value: str) -> str | None:
         text = re.sub(r"\\(.)", r"\1", plain[1]) if plain[1] is not None else plain[2]
         return safe_name(text.replace("%", "_"), default="download")
     return None
+
+
+def is_strong(modified: str, date: str) -> bool:
+    """Whether a Last-Modified tells two contents apart: it is a second older than the answer, or more (RFC 9110
+    section 8.8.2.2), so that no second change had the same date."""
+    try:
+        return (parsedate_to_datetime(date) - parsedate_to_datetime(modified)).total_seconds() >= 1
+    except (TypeError, ValueError):
+        return False
 
 
 def _check(response: ClientResponse) -> None:

@@ -174,7 +174,9 @@ class ClientResponse:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        if self._framing.is_reusable and not rest and not connection.stream.buffered and not self._pool.is_closed:
+        stream = connection.stream
+        is_clean = not rest and not stream.buffered and not stream.pending  # an answer may come before all was sent
+        if self._framing.is_reusable and is_clean and not self._pool.is_closed:
             self._pool.put(connection)
         else:
             await self._pool.discard(connection)

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from asyncnet import ServerTLS, serve
 from asyncnet.cli import main
 from asyncnet.cli.download import safe_name
-from asyncnet.cli.fetch_http import disposition_name
+from asyncnet.cli.fetch_http import disposition_name, is_strong
 from asyncnet.embed import in_thread
 from asyncnet.http import Files, HTTPHandler, Request, Response
 from tests.cli.command import COMMAND, DEADLINE, environment
@@ -225,6 +225,20 @@ def test_what_no_validator_vouches_for_leaves_nothing_behind(site: Site, capfd: 
     assert main(["fetch", f"{site.url}/weak"]) == 1
     assert "--continue" not in capfd.readouterr().err
     assert here() == []
+
+
+@pytest.mark.parametrize(
+    ("modified", "date", "strong"),
+    [
+        ("Wed, 25 Nov 2026 04:00:00 GMT", "Wed, 25 Nov 2026 04:00:01 GMT", True),
+        ("Wed, 25 Nov 2026 04:00:00 GMT", "Wed, 25 Nov 2026 04:00:00 GMT", False),
+        ("Wed, 25 Nov 2026 04:00:00 GMT", "", False),
+        ("nonsense", "Wed, 25 Nov 2026 04:00:00 GMT", False),
+        ("Wed, 25 Nov 2026 04:00:00", "Wed, 25 Nov 2026 04:00:01 GMT", False),
+    ],
+)
+def test_a_date_vouches_for_a_part_only_if_it_is_strong(modified: str, date: str, strong: bool) -> None:
+    assert is_strong(modified, date) is strong
 
 
 def test_two_runs_do_not_write_one_file(site: Site, capfd: pytest.CaptureFixture[str]) -> None:

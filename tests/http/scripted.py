@@ -23,10 +23,11 @@ class Network:
     """Every connection of the client is met by the next of `scripts`, the last one again and again."""
 
     def __init__(
-        self, nursery: trio.Nursery, scripts: tuple[Script, ...], server_tls: ssl.SSLContext | None = None
+        self, nursery: trio.Nursery, scripts: tuple[Script, ...], server_tls: ssl.SSLContext | None, capacity: int
     ) -> None:
         self._nursery = nursery
         self._tls = server_tls
+        self._capacity = capacity
         self._scripts = scripts
         self.origins: list[str] = []
         """Where the client has connected to."""
@@ -34,7 +35,7 @@ class Network:
     async def connect(self, origin: Origin) -> Stream:
         script = self._scripts[min(len(self.origins), len(self._scripts) - 1)]
         self.origins.append(str(origin))
-        ours, its = stream_pair()
+        ours, its = stream_pair(capacity=self._capacity)
         await trio.lowlevel.checkpoint()
         self._nursery.start_soon(self._run, script, its, origin.scheme in ("https", "wss"))
         return ours
@@ -53,11 +54,11 @@ class Network:
 
 @asynccontextmanager
 async def client_of(
-    *scripts: Script, server_tls: ssl.SSLContext | None = None, **options: Any
+    *scripts: Script, server_tls: ssl.SSLContext | None = None, capacity: int = 65536, **options: Any
 ) -> AsyncIterator[tuple[HTTPClient, Network]]:
     """A client, and the network that it is in. At the end of the block the scripts are cancelled."""
     async with trio.open_nursery() as nursery:
-        network = Network(nursery, scripts, server_tls)
+        network = Network(nursery, scripts, server_tls, capacity)
         async with HTTPClient(connect=network.connect, **options) as client:
             yield client, network
         nursery.cancel_scope.cancel()

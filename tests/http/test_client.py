@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import gzip
 import ssl
+import subprocess
+import sys
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator
@@ -234,6 +236,18 @@ async def test_an_answer_that_comes_before_its_request_is_nobody_s(autojump_cloc
     async with client_of(script, Answers(ok(b"2"))) as (client, _):
         assert (await client.get(URL)).content == b"1"
         await trio.sleep(2)
+        assert (await client.get(URL)).content == b"2"
+
+
+async def test_a_connection_is_not_used_again_while_a_request_still_leaves() -> None:
+    async def script(peer: ScriptedPeer) -> None:
+        await peer.expect_until(b"\r\n")
+        await peer.send(ok(b"early"))
+        await trio.sleep_forever()
+
+    async with client_of(script, Answers(ok(b"2")), capacity=1000) as (client, _):
+        assert (await client.post(URL, body=b"x" * 60_000)).content == b"early"
+        assert client.pool.connections == 0
         assert (await client.get(URL)).content == b"2"
 
 
@@ -623,6 +637,22 @@ async def test_an_early_success_waits_for_the_rest_of_the_upload() -> None:
     assert got[0].count(b"x" * 1000) == 1000
 
 
+async def test_nonsense_in_the_middle_of_an_upload_ends_it() -> None:
+    async def script(peer: ScriptedPeer) -> None:
+        await peer.expect_until(b"\r\n\r\n")
+        await peer.send(b"SSH-2.0-x\r\n")
+        await trio.sleep_forever()
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * 1000
+
+    async with client_of(script) as (client, _):
+        with pytest.raises(ResponseError, match="no HTTP/1 server"):
+            await client.post(URL, body=endless())
+        assert client.pool.connections == 0
+
+
 async def test_what_the_body_s_source_raises_is_raised_as_it_is() -> None:
     async def broken() -> AsyncIterator[bytes]:
         yield b"x"
@@ -945,6 +975,14 @@ async def test_a_request_s_headers_stand_in_for_the_client_s() -> None:
     assert field(server.requests[0], "user-agent") == "ours"
     assert (field(server.requests[0], "host"), server.requests[0].lower().count(b"\r\nhost:")) == ("other", 1)
     assert field(server.requests[1], "x-all") == "1"
+
+
+def test_a_client_loads_no_server_and_no_command() -> None:
+    program = "import sys, asyncnet.http.client; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert "asyncnet.http.client" in loaded
+    assert not {"asyncnet.http.server", "asyncnet.http.files", "asyncnet.service", "asyncnet.cli"} & set(loaded)
+    assert not {"httpx2", "brotli", "zstandard", "rich"} & set(loaded)
 
 
 def test_errors_are_of_the_family() -> None:
