@@ -7,7 +7,7 @@
             async for piece in response.body:
                 ...
 
-Redirects, retries and proxies are decided here; `http.pool` keeps the connections, `http.exchange` sends a request and
+Redirects, retries and proxies are decided here; `http.pool` keeps the connections, `http.client_exchange` sends a request and
 receives a head, `http.client_response` reads the body. Cookies, multipart forms and authentication schemes beyond Basic
 are httpx's affair: `http.httpx` is this client as its transport.
 
@@ -31,11 +31,11 @@ import trio
 from asyncnet import __version__
 from asyncnet.endpoints import Endpoint, Scheme, connect
 from asyncnet.errors import AsyncnetError, LocalProtocolError, RemoteProtocolError
+from asyncnet.http.client_exchange import ClientRequest, RequestBody, Stale, exchange
 from asyncnet.http.client_limits import ClientLimits, ClientTimeouts, Phase, PhaseTimeout
 from asyncnet.http.client_response import ClientResponse, StatusError
 from asyncnet.http.client_wire import ResponseError, ResponseHead, read_framing, request_head
 from asyncnet.http.decoding import accepted_codings
-from asyncnet.http.exchange import ClientRequest, RequestBody, Stale, exchange
 from asyncnet.http.messages import FileBody, HeaderItems, Headers
 from asyncnet.http.pool import Pool
 from asyncnet.http.proxies import Proxies

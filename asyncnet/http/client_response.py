@@ -15,10 +15,10 @@ from typing import Any
 import trio
 
 from asyncnet.errors import AsyncnetError, ReceiveTimeout
+from asyncnet.http.client_exchange import ClientRequest
 from asyncnet.http.client_limits import Phase, PhaseTimeout
 from asyncnet.http.client_wire import ChunkedReader, Framing, LengthReader, ResponseError, ResponseHead
 from asyncnet.http.decoding import Decoder, decode, decoders_for
-from asyncnet.http.exchange import ClientRequest
 from asyncnet.http.messages import Headers
 from asyncnet.http.pool import Connection, Pool
 from asyncnet.http.url import URL

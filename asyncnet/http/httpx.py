@@ -19,9 +19,9 @@ import trio
 
 from asyncnet.errors import ConfigurationError, LocalProtocolError, RemoteProtocolError, TunnelError
 from asyncnet.http.client import HTTPClient
+from asyncnet.http.client_exchange import RequestBody
 from asyncnet.http.client_limits import ClientTimeouts, Phase, PhaseTimeout
 from asyncnet.http.client_response import ClientResponse
-from asyncnet.http.exchange import RequestBody
 from asyncnet.http.messages import Headers
 
 try:
