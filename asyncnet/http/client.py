@@ -7,9 +7,9 @@
             async for piece in response.body:
                 ...
 
-Redirects, retries and proxies are decided here; `http.pool` keeps the connections, `http.client_exchange` sends a request and
-receives a head, `http.client_response` reads the body. Cookies, multipart forms and authentication schemes beyond Basic
-are httpx's affair: `http.httpx` is this client as its transport.
+Redirects, retries and proxies are decided here; `http.pool` keeps the connections, `http.client_exchange` sends a
+request and receives a head, `http.client_response` reads the body. Cookies, multipart forms and authentication schemes
+beyond Basic are httpx's affair: `http.httpx` is this client as its transport.
 
 What goes where, when a server redirects: credentials (Authorization, Cookie, Proxy-Authorization) stay with the origin
 that they were given for, so that neither another host nor the same host without TLS gets them. A body is sent on where
