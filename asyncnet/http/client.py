@@ -41,6 +41,7 @@ from asyncnet.http.pool import Pool
 from asyncnet.http.proxies import Proxies
 from asyncnet.http.url import URL, Origin, URLError, parse_url
 from asyncnet.limits import Timeouts
+from asyncnet.printable import printable
 from asyncnet.stream import Stream
 from asyncnet.transports.authority import format_authority
 from asyncnet.transports.certificates import client_context
@@ -67,7 +68,7 @@ class UpgradeRefused(AsyncnetError):
 
     def __init__(self, response: ClientResponse) -> None:
         self.response = response
-        super().__init__(f"{response.url} refused the upgrade: {response.status} {response.reason}".rstrip())
+        super().__init__(f"{response.url} refused the upgrade: {response.status} {printable(response.reason)}".rstrip())
 
 
 class Upgraded(NamedTuple):

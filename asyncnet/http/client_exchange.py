@@ -13,6 +13,8 @@ before its end, and then often closes. What could go wrong, and why it does not:
 - *The connection breaks while a body is sent.* The answer may have come before the break: it is read first.
 - *A response comes before the request has ended.* If it is an error or a redirect, the rest is not sent; any other
   is kept until all has left. Either way nothing of it is lost, since one `ResponseReader` reads all of it.
+- *A body that is not wanted.* With `Expect: 100-continue` in the request it waits for the server's word, but not for
+  ever: many servers do not know the field (RFC 9110 section 10.1.1).
 - *Interim responses for ever.* They are counted, and the head's deadline does not move for them.
 """
 
@@ -33,6 +35,9 @@ from asyncnet.stream import Stream
 
 SMALL = 64 * 1024
 """Up to this size, in bytes, a body leaves together with its head."""
+
+CONTINUE_TIME = 1.0
+"""How long a body waits for 100 (Continue), in seconds, where the request asks for it."""
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """Methods that mean the same when they arrive twice (RFC 9110 section 9.2.2)."""
@@ -76,6 +81,12 @@ class ClientRequest:
         self.body_begun = False
 
     @property
+    def expects_continue(self) -> bool:
+        """Whether the body waits for 100 (Continue)."""
+        expect = self.headers.get("expect") if self.body else None
+        return expect is not None and expect.lower() == "100-continue"
+
+    @property
     def is_replayable(self) -> bool:
         """Whether the body can be sent once more: an iterator that was begun cannot."""
         return not self.body_begun or isinstance(self.body, (bytes, FileBody)) or callable(self.body)
@@ -95,7 +106,7 @@ async def exchange(stream: Stream, request: ClientRequest, *, is_used: bool) -> 
     body = request.body
     whole = True
     try:
-        if isinstance(body, bytes) and len(body) <= SMALL:
+        if isinstance(body, bytes) and len(body) <= SMALL and not request.expects_continue:
             stream.write(request.head + body if body else request.head)
         else:
             whole = await _send_large(stream, request, waiting)
@@ -124,12 +135,13 @@ class _Ended(Exception):
 class _HeadWait:
     """Receives heads until a final one; it can be interrupted and goes on where it was."""
 
-    __slots__ = ("_interim", "_limits", "_reader", "result")
+    __slots__ = ("_interim", "_limits", "_reader", "go_on", "result")
 
     def __init__(self, request: ClientRequest) -> None:
         self._limits = request.limits
         self._reader = ResponseReader(request.limits)
         self._interim = 0
+        self.go_on = trio.Event()  # the server has answered something: it wants the body, or never will
         self.result: tuple[ResponseHead, bytes] | None = None
 
     async def receive(self, stream: Stream) -> tuple[ResponseHead, bytes]:
@@ -140,6 +152,7 @@ class _HeadWait:
             result = self._reader.feed(data)
             while result is not None:
                 head, rest = result
+                self.go_on.set()
                 if head.status >= 200 or head.status == 101:
                     self.result = result
                     return result
@@ -170,7 +183,7 @@ async def _send_large(stream: Stream, request: ClientRequest, waiting: _HeadWait
             nursery.start_soon(look_out)
             with sending:
                 try:
-                    await _send_body(stream, request)
+                    await _send_body(stream, request, waiting)
                     complete = True
                 except trio.BrokenResourceError:
                     pass  # the answer may have come before the break
@@ -183,9 +196,13 @@ async def _send_large(stream: Stream, request: ClientRequest, waiting: _HeadWait
     return complete
 
 
-async def _send_body(stream: Stream, request: ClientRequest) -> None:
+async def _send_body(stream: Stream, request: ClientRequest, waiting: _HeadWait) -> None:
     body = request.body
     stream.write(request.head)
+    if request.expects_continue:
+        await stream.flush()
+        with trio.move_on_after(CONTINUE_TIME):
+            await waiting.go_on.wait()
     if isinstance(body, bytes):
         await stream.send_all(body)
     elif isinstance(body, FileBody):

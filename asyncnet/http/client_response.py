@@ -22,6 +22,7 @@ from asyncnet.http.decoding import Decoder, decode, decoders_for
 from asyncnet.http.messages import Headers
 from asyncnet.http.pool import Connection, Pool
 from asyncnet.http.url import URL
+from asyncnet.printable import printable
 
 _find_charset = re.compile(r";\s*charset\s*=\s*\"?([^\s\";]+)", re.IGNORECASE).search
 
@@ -31,7 +32,7 @@ class StatusError(AsyncnetError):
 
     def __init__(self, response: ClientResponse) -> None:
         self.response = response
-        super().__init__(f"{response.url}: {response.status} {response.reason}".rstrip())
+        super().__init__(f"{response.url}: {response.status} {printable(response.reason)}".rstrip())
 
 
 class ClientResponse:

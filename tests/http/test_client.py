@@ -637,6 +637,37 @@ async def test_an_early_success_waits_for_the_rest_of_the_upload() -> None:
     assert got[0].count(b"x" * 1000) == 1000
 
 
+@pytest.mark.parametrize("body", [b"hello", b"x" * 100_000])
+async def test_a_body_waits_for_the_server_s_word_where_the_request_expects_one(
+    body: bytes, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def wants(peer: ScriptedPeer) -> None:
+        await peer.expect_until(b"\r\n\r\n")
+        await peer.expect_silence(0.5)
+        await peer.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await peer.expect(body)
+        assert trio.current_time() == pytest.approx(0.5)
+        await peer.send(ok(b"thanks"))
+        await trio.sleep_forever()
+
+    async def refuses(peer: ScriptedPeer) -> None:
+        await peer.expect_until(b"\r\n\r\n")
+        await peer.send(ok(b"no", status="401 Unauthorized"))
+        await peer.expect_reset()
+
+    async def knows_nothing(peer: ScriptedPeer) -> None:
+        await peer.expect_until(b"\r\n\r\n")
+        await peer.expect(body)
+        await peer.send(ok(b"thanks"))
+        await trio.sleep_forever()
+
+    for script, status, is_kept in ((wants, 200, True), (refuses, 401, False), (knows_nothing, 200, True)):
+        async with client_of(script) as (client, _):
+            response = await client.put(URL, body=body, headers={"Expect": "100-continue"})
+            assert response.status == status
+            assert client.pool.connections == is_kept
+
+
 async def test_nonsense_in_the_middle_of_an_upload_ends_it() -> None:
     async def script(peer: ScriptedPeer) -> None:
         await peer.expect_until(b"\r\n\r\n")

@@ -226,6 +226,42 @@ async def test_https_goes_through_a_tunnel_and_http_as_an_absolute_url(nginx: Ng
         nursery.cancel_scope.cancel()
 
 
+async def socks_proxy(stream: trio.abc.Stream) -> None:
+    """SOCKS5 (RFC 1928) without passwords, to names on this machine."""
+    stream = Stream.of(stream)
+    _, count = await stream.receive_exactly(2)
+    await stream.receive_exactly(count)
+    await stream.send_all(b"\x05\x00")
+    *_, kind = await stream.receive_exactly(4)
+    host = await stream.receive_exactly(4 if kind == 1 else (await stream.receive_exactly(1))[0])
+    port = int.from_bytes(await stream.receive_exactly(2), "big")
+    name = host.decode() if kind == 3 else "127.0.0.1"
+    async with await trio.open_tcp_stream(name, port) as there, trio.open_nursery() as nursery:
+        await stream.send_all(b"\x05\x00\x00\x01" + bytes(6))
+        nursery.start_soon(_copy, stream, there)
+        await _copy(there, stream)
+        nursery.cancel_scope.cancel()
+
+
+async def _copy(source: trio.abc.ReceiveStream, sink: trio.abc.SendStream) -> None:
+    try:
+        async for data in source:
+            await sink.send_all(data)
+    except trio.BrokenResourceError:
+        pass
+
+
+async def test_both_kinds_of_page_come_through_socks(nginx: Nginx, trusted: ssl.SSLContext) -> None:
+    async with trio.open_nursery() as nursery:
+        service = await nursery.start(serve, socks_proxy, "tcp://127.0.0.1:0")
+        async with HTTPClient(tls=trusted, proxy=service.endpoints[0].replace("tcp", "socks5")) as client:
+            for url in (nginx.tls_url, nginx.url):
+                for _ in range(2):
+                    assert (await client.get(f"{url}/page.html")).text() == "<p>hello</p>"
+            assert client.pool.connections == client.pool.idle == 2
+        nursery.cancel_scope.cancel()
+
+
 # httpx2 over our streams
 
 
