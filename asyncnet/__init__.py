@@ -38,41 +38,33 @@ if TYPE_CHECKING:
     from asyncnet.transports.base import TruncatedError as TruncatedError
     from asyncnet.transports.certificates import ServerTLS as ServerTLS
 else:
-    _NAMES = {
-        "asyncnet.endpoints": ("connect", "listen"),
-        "asyncnet.errors": (
-            "AsyncnetError",
-            "ConfigurationError",
-            "EndOfStream",
-            "EndpointError",
-            "FileShrankError",
-            "IncompleteRead",
-            "LimitExceeded",
-            "LocalProtocolError",
-            "PlaintextAfterUpgrade",
-            "ReceiveTimeout",
-            "RemoteProtocolError",
-            "TunnelError",
-        ),
-        "asyncnet.limits": ("Limits", "Timeouts"),
-        "asyncnet.connection": ("draining", "idle", "is_draining"),
-        "asyncnet.service": ("Handler", "Service", "serve"),
-        "asyncnet.signals": ("drain_on_signal",),
-        "asyncnet.stream": ("Stream",),
-        "asyncnet.transports.address": ("Address",),
-        "asyncnet.transports.base": ("Listener", "TLSInfo", "TruncatedError"),
-        "asyncnet.transports.certificates": ("ServerTLS",),
-    }
-    _HOMES = {name: module for module, names in _NAMES.items() for name in names}
-    __all__ = list(_HOMES)
+    from asyncnet.lazy import lazy_names
 
-    def __getattr__(name: str) -> object:
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from importlib import import_module
-
-        value = globals()[name] = getattr(import_module(_HOMES[name]), name)
-        return value
-
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *_HOMES})
+    __all__, __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "endpoints": ("connect", "listen"),
+            "errors": (
+                "AsyncnetError",
+                "ConfigurationError",
+                "EndOfStream",
+                "EndpointError",
+                "FileShrankError",
+                "IncompleteRead",
+                "LimitExceeded",
+                "LocalProtocolError",
+                "PlaintextAfterUpgrade",
+                "ReceiveTimeout",
+                "RemoteProtocolError",
+                "TunnelError",
+            ),
+            "limits": ("Limits", "Timeouts"),
+            "connection": ("draining", "idle", "is_draining"),
+            "service": ("Handler", "Service", "serve"),
+            "signals": ("drain_on_signal",),
+            "stream": ("Stream",),
+            "transports.address": ("Address",),
+            "transports.base": ("Listener", "TLSInfo", "TruncatedError"),
+            "transports.certificates": ("ServerTLS",),
+        },
+    )

@@ -1,4 +1,4 @@
-"""The `asyncnet` command: `serve`, `connect` and `passwd`, each in the module of its name.
+"""The `asyncnet` command: `serve`, `connect`, `fetch` and `passwd`, each in the module of its name.
 
 A module is imported when its command is given, and a service when its kind is: `--help` imports nothing else.
 
@@ -21,6 +21,7 @@ from asyncnet.errors import ConfigurationError, EndpointError, LocalProtocolErro
 _COMMANDS = {
     "serve": "serve a protocol on one or more endpoints",
     "connect": "send standard input to a peer and print what it sends, over TCP, TLS or a Unix socket",
+    "fetch": "fetch files by HTTP, several at once, and go on with what was broken off",
     "passwd": "make or change a user's password",
 }
 
@@ -34,6 +35,7 @@ examples:
   asyncnet serve http tcp://127.0.0.1:8080 --root public
   asyncnet serve exec tcp://127.0.0.1:7000 -- /bin/cat -u
   echo hello | asyncnet connect tcp://127.0.0.1:7000
+  asyncnet fetch https://example.org/large.iso
 
 `asyncnet COMMAND --help` tells more.
 """

@@ -1,0 +1,196 @@
+"""`asyncnet fetch` for http and https: one URL into a file, resumed where that is possible, or onto standard output."""
+
+from __future__ import annotations
+
+import os
+import re
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from urllib.parse import unquote
+
+import trio
+
+from asyncnet.cli.descriptors import write_all
+from asyncnet.cli.download import DownloadError, Partial, Validators, open_device, safe_name
+from asyncnet.cli.fetch import FetchOptions, Report
+from asyncnet.endpoints import Endpoint, Scheme
+from asyncnet.http.client import HTTPClient, Requesting
+from asyncnet.http.client_limits import ClientLimits, ClientTimeouts
+from asyncnet.http.client_response import ClientResponse
+from asyncnet.http.messages import FileBody, Headers
+from asyncnet.http.url import parse_url
+from asyncnet.printable import printable
+from asyncnet.transports.certificates import client_context
+
+BATCH = 512 * 1024
+"""How much is gathered before a thread writes it, in bytes."""
+
+_find_filename = re.compile(r"(?i)(?:^|;)\s*filename\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;]+))").search
+_find_extended = re.compile(r"(?i)(?:^|;)\s*filename\*\s*=\s*utf-8'[^']*'([^\s;]+)").search
+
+
+class HTTPFetcher:
+    """Fetches by HTTP: one client for all URLs of a run."""
+
+    def __init__(self, options: FetchOptions) -> None:
+        self._options = options
+        headers = Headers({"accept-encoding": "identity"})  # a file as it is, which can be resumed
+        for name, value in options.headers:
+            headers[name] = value
+        seconds = options.timeout
+        verified = options.ca is not None or not options.verify
+        rules = Endpoint(Scheme.TCP, tls=True, ca=options.ca, alpn=("http/1.1",))
+        self._client = HTTPClient(
+            headers=headers,
+            redirects=options.redirects,
+            limits=ClientLimits(per_origin=max(options.jobs, 1)),
+            timeouts=ClientTimeouts(connect=seconds, send=seconds, head=seconds, body=seconds),
+            tls=client_context(rules, verify=options.verify) if verified else None,
+            proxy=options.proxy,
+            environment=options.proxy is None,
+        )
+
+    @staticmethod
+    def file_name(url: str) -> str:
+        """The name to save `url` under. Raises URLError."""
+        return safe_name(parse_url(url).path)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def fetch(self, url: str, target: Path | None, report: Report) -> None:
+        """Fetch `url` into `target` (None: onto standard output). Raises whatever goes wrong."""
+        if target is None:
+            await self._pass_on(url, 1, report)
+            return
+        device = await trio.to_thread.run_sync(open_device, target)
+        if device is not None:
+            await self._pass_on(url, device, report)
+            os.close(device)  # else it stays open: a thread may still be writing to it
+            return
+        partial = await trio.to_thread.run_sync(lambda: Partial(target, replace=self._options.force))
+        try:
+            final = await self._fetch_into(partial, url, report)
+            report.saved = await trio.to_thread.run_sync(partial.finish, final)
+        except BaseException:
+            report.is_resumable = partial.abandon()
+            raise
+
+    async def _pass_on(self, url: str, sink: int, report: Report) -> None:
+        """Write what comes to the descriptor `sink`, which can neither be resumed nor renamed."""
+        async with self._request(url, []) as response:
+            _check(response)
+            report.begin(0, _length(response))
+            async for piece in response.body:
+                await trio.to_thread.run_sync(write_all, sink, piece, abandon_on_cancel=True)
+                report.advance(len(piece))
+
+    def _request(self, url: str, headers: list[tuple[str, str]]) -> Requesting:
+        options = self._options
+        body = FileBody(options.data_file, 0, options.data_size) if options.data_file else options.data
+        return self._client.request(options.method, url, headers=headers, body=body, decode=False)
+
+    async def _fetch_into(self, partial: Partial, url: str, report: Report) -> Path | None:
+        """Bring `partial` to its end; returns the name that the server wants for it, if that counts."""
+        known = partial.known() if self._options.resume else None
+        headers: list[tuple[str, str]] = []
+        if known is not None and known.url == url and known.condition:
+            headers = [("range", f"bytes={partial.size}-"), ("if-range", known.condition)]
+        else:
+            known = None
+        async with self._request(url, headers) as response:
+            if known is not None and response.status == 416 and _is_whole(response, partial.size):
+                partial.go_on()
+                return None
+            if known is None or response.status != 206:
+                if response.status != 416:
+                    return await self._from_start(partial, url, response, report)
+            elif _continues(response, partial.size):
+                partial.go_on()
+                await self._receive(partial, response, report)
+                return self._proposed(response, partial)
+        # Something else than what we have: the whole once more.
+        async with self._request(url, []) as response:
+            return await self._from_start(partial, url, response, report)
+
+    async def _from_start(self, partial: Partial, url: str, response: ClientResponse, report: Report) -> Path | None:
+        _check(response)
+        get = response.headers.get
+        modified = get("last-modified", "")
+        validators = Validators(url, get("etag", ""), modified if is_strong(modified, get("date", "")) else "")
+        await trio.to_thread.run_sync(partial.begin, validators)
+        await self._receive(partial, response, report)
+        return self._proposed(response, partial)
+
+    async def _receive(self, partial: Partial, response: ClientResponse, report: Report) -> None:
+        length = _length(response)
+        report.begin(partial.size, None if length is None else partial.size + length)
+        batch: list[bytes] = []
+        gathered = 0
+        try:
+            async for piece in response.body:
+                batch.append(piece)
+                gathered += len(piece)
+                report.advance(len(piece))
+                if gathered >= BATCH:
+                    data, batch, gathered = b"".join(batch), [], 0
+                    await trio.to_thread.run_sync(partial.write, data)
+        finally:
+            partial.write(b"".join(batch))  # also after Ctrl-C: what has come need not come again
+
+    def _proposed(self, response: ClientResponse, partial: Partial) -> Path | None:
+        disposition = response.headers.get("content-disposition")
+        if not self._options.server_names or disposition is None:
+            return None
+        name = disposition_name(disposition)
+        return None if name is None else partial.target.with_name(name)
+
+
+def disposition_name(value: str) -> str | None:
+    """The file's name in a Content-Disposition field (RFC 6266), made safe; None if there is none."""
+    if extended := _find_extended(value):
+        return safe_name(unquote(extended[1], errors="replace").replace("%", "_"), default="download")
+    if plain := _find_filename(value):
+        text = re.sub(r"\\(.)", r"\1", plain[1]) if plain[1] is not None else plain[2]
+        return safe_name(text.replace("%", "_"), default="download")
+    return None
+
+
+def is_strong(modified: str, date: str) -> bool:
+    """Whether a Last-Modified tells two contents apart: it is a second older than the answer, or more (RFC 9110
+    section 8.8.2.2), so that no second change had the same date."""
+    try:
+        return (parsedate_to_datetime(date) - parsedate_to_datetime(modified)).total_seconds() >= 1
+    except (TypeError, ValueError):
+        return False
+
+
+def _check(response: ClientResponse) -> None:
+    """Raise DownloadError unless the response brings the whole content."""
+    status, reason = response.status, printable(response.reason)
+    if 300 <= status < 400:
+        raise DownloadError(f"{status} {reason}: it redirects, and --max-redirects says not to follow")
+    if not response.is_success or status == 206:
+        hint = ": an option --header may bring what it wants" if status in (401, 403, 407) else ""
+        raise DownloadError(f"the server answered {status} {reason}".rstrip() + hint)
+
+
+def _length(response: ClientResponse) -> int | None:
+    value = response.headers.get("content-length", "")
+    return int(value) if value.isdigit() else None
+
+
+def _continues(response: ClientResponse, size: int) -> bool:
+    """Whether a 206 brings all that is missing behind `size` bytes (RFC 9110 section 14.4)."""
+    match = re.fullmatch(
+        r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", response.headers.get("content-range", "")
+    )
+    if match is None or int(match[1]) != size:
+        return False
+    return match[3] == "*" or int(match[2]) + 1 == int(match[3])
+
+
+def _is_whole(response: ClientResponse, size: int) -> bool:
+    """Whether a 416 says that the content has just the `size` bytes that are there."""
+    return response.headers.get("content-range", "") == f"bytes */{size}"

@@ -1,0 +1,465 @@
+"""`asyncnet fetch`, as its user sees it: files, messages, exit status."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import signal
+import subprocess
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+import trustme
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncnet import ServerTLS, serve
+from asyncnet.cli import main
+from asyncnet.cli.download import safe_name
+from asyncnet.cli.fetch_http import disposition_name, is_strong
+from asyncnet.embed import in_thread
+from asyncnet.http import Files, HTTPHandler, Request, Response
+from tests.cli.command import COMMAND, DEADLINE, environment
+
+LARGE = bytes(range(256)) * 8000
+
+
+class Site:
+    """A folder and a few odd pages; `requests` is what was asked for."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._files = Files(root)
+        self.requests: list[Request] = []
+        self.url = ""
+        self.break_after: int | None = None
+        self.broken = threading.Event()
+
+    async def __call__(self, request: Request) -> Response:
+        self.requests.append(request)
+        if request.path == "/moved":
+            return Response.redirect("/file.bin")
+        if request.path == "/named":
+            return Response(200, {"content-disposition": request.query.replace("+", " ")}, b"named")
+        if request.path == "/echo":
+            return Response.text(f"{request.method} {request.headers.get('content-type')} {await request.read()!r}")
+        if request.path == "/weak":
+            return Response(200, {"etag": 'W/"x"'}, self._cut())
+        response = await self._files(request)
+        if self.break_after is not None and response.status == 200:
+            headers = {"etag": response.headers["etag"], "content-length": str(len(LARGE))}
+            response.close()
+            return Response(200, headers, self._cut())
+        return response
+
+    async def _cut(self) -> AsyncIterator[bytes]:
+        yield LARGE[: self.break_after or 1000]
+        self.broken.set()
+        if self.break_after == 777:
+            await trio.sleep_forever()
+        raise trio.BrokenResourceError("told to")
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    root, here = tmp_path / "root", tmp_path / "here"
+    root.mkdir()
+    here.mkdir()
+    (root / "file.bin").write_bytes(LARGE)
+    (root / "other.txt").write_bytes(b"other")
+    monkeypatch.chdir(here)
+    site = Site(root)
+    with in_thread() as portal:
+        service = portal.start(partial(serve, HTTPHandler(site), "tcp://127.0.0.1:0"))
+        site.url = service.endpoints[0].replace("tcp", "http")
+        yield site
+
+
+def here() -> list[str]:
+    return sorted(os.listdir())
+
+
+def test_a_file_is_saved_under_its_url_s_name(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["fetch", f"{site.url}/file.bin?x=y#z"]) == 0
+    assert Path("file.bin").read_bytes() == LARGE
+    assert here() == ["file.bin"]
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", f"file.bin: {len(LARGE)} bytes\n")
+
+
+def test_several_are_fetched_at_once_and_one_that_fails_is_told(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    urls = [f"{site.url}/{name}" for name in ("file.bin", "other.txt", "none")]
+    assert main(["fetch", "--jobs", "2", "--quiet", *urls]) == 1
+    assert here() == ["file.bin", "other.txt"]
+    assert capfd.readouterr().err == f"asyncnet fetch: {site.url}/none: the server answered 404 Not Found\n"
+
+
+def test_standard_output_gets_the_content_and_nothing_else(
+    site: Site, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    assert main(["fetch", "-o", "-", f"{site.url}/moved"]) == 0
+    assert capfdbinary.readouterr() == (LARGE, b"")
+    assert here() == []
+
+
+def test_an_output_may_be_named(site: Site) -> None:
+    assert main(["fetch", "-q", "-o", "mine", f"{site.url}/file.bin"]) == 0
+    assert here() == ["mine"]
+
+
+def test_a_device_is_written_to_and_not_replaced(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["fetch", "-o", "/dev/null", f"{site.url}/file.bin"]) == 0
+    assert Path("/dev/null").is_char_device()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_reader_of_standard_output_that_has_enough_is_no_failure(site: Site) -> None:
+    command = f"{' '.join(COMMAND)} fetch -o - {site.url}/file.bin | head -c 5; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], env=environment(), capture_output=True, timeout=DEADLINE, check=True)
+    assert done.stdout == LARGE[:5] + b"0\n"
+    assert done.stderr == b""
+
+
+def test_a_file_that_exists_is_replaced_only_by_force(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    Path("other.txt").write_text("mine")
+    assert main(["fetch", f"{site.url}/other.txt"]) == 1
+    assert "exists already: --force replaces it" in capfd.readouterr().err
+    assert Path("other.txt").read_text() == "mine"
+    assert here() == ["other.txt"]
+    assert main(["fetch", "--force", f"{site.url}/other.txt"]) == 0
+    assert Path("other.txt").read_text() == "other"
+
+
+def test_a_file_that_comes_to_exist_meanwhile_is_not_replaced(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    original = site._files
+
+    async def files(request: Request) -> Response:
+        Path("other.txt").write_text("mine")
+        return await original(request)
+
+    site._files = files  # type: ignore[assignment]
+    assert main(["fetch", f"{site.url}/other.txt"]) == 1
+    assert Path("other.txt").read_text() == "mine"
+    assert "has come to exist meanwhile" in capfd.readouterr().err
+
+
+# Resuming
+
+
+def break_off(site: Site, capfd: pytest.CaptureFixture[str], after: int = 1_000_000) -> None:
+    """Fetch a part of file.bin."""
+    site.break_after = after
+    assert main(["fetch", f"{site.url}/file.bin"]) == 1
+    assert capfd.readouterr().err.endswith("; --continue goes on where it stopped\n")
+    site.break_after = None
+
+
+def test_what_was_broken_off_is_continued(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    break_off(site, capfd)
+    assert here() == [".file.bin.part", ".file.bin.part.info"]
+    part = Path(".file.bin.part").read_bytes()
+    assert 0 < len(part) <= 1_000_000
+    assert part == LARGE[: len(part)]
+    assert main(["fetch", "--continue", f"{site.url}/file.bin"]) == 0
+    assert here() == ["file.bin"]
+    assert Path("file.bin").read_bytes() == LARGE
+    asked = site.requests[-1].headers
+    assert (asked["range"], asked["if-range"][0]) == (f"bytes={len(part)}-", '"')
+
+
+def test_a_file_that_has_changed_is_fetched_anew(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    break_off(site, capfd)
+    (site.root / "file.bin").write_bytes(b"another")
+    assert main(["fetch", "-C", f"{site.url}/file.bin"]) == 0
+    assert Path("file.bin").read_bytes() == b"another"
+
+
+def test_without_continue_a_file_is_fetched_anew(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    break_off(site, capfd)
+    assert main(["fetch", f"{site.url}/file.bin"]) == 0
+    assert "range" not in site.requests[-1].headers
+    assert here() == ["file.bin"]
+
+
+def test_a_part_that_is_the_whole_is_taken_for_it(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    break_off(site, capfd)
+    Path(".file.bin.part").write_bytes(LARGE)
+    assert main(["fetch", "-C", f"{site.url}/file.bin"]) == 0
+    assert Path("file.bin").read_bytes() == LARGE
+
+
+def test_a_part_that_is_more_than_the_whole_is_fetched_anew(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    break_off(site, capfd)
+    Path(".file.bin.part").write_bytes(LARGE + b"more")
+    assert main(["fetch", "-C", f"{site.url}/file.bin"]) == 0
+    assert Path("file.bin").read_bytes() == LARGE
+
+
+@pytest.mark.parametrize("info", ["", "{}", "[]", "null", '{"url": 1, "etag": 2, "modified": 3}'])
+def test_notes_that_are_damaged_are_not_believed(site: Site, capfd: pytest.CaptureFixture[str], info: str) -> None:
+    break_off(site, capfd)
+    Path(".file.bin.part.info").write_text(info)
+    Path(".file.bin.part").write_bytes(b"x" * 1000)
+    assert main(["fetch", "-C", f"{site.url}/file.bin"]) == 0
+    assert Path("file.bin").read_bytes() == LARGE
+
+
+def test_notes_about_another_url_are_not_used(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    break_off(site, capfd)
+    noted = json.loads(Path(".file.bin.part.info").read_text())
+    Path(".file.bin.part.info").write_text(json.dumps({**noted, "url": "http://example.org/file.bin"}))
+    assert main(["fetch", "-C", f"{site.url}/file.bin"]) == 0
+    assert "range" not in site.requests[-1].headers
+
+
+def test_what_no_validator_vouches_for_leaves_nothing_behind(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["fetch", f"{site.url}/weak"]) == 1
+    assert "--continue" not in capfd.readouterr().err
+    assert here() == []
+
+
+@pytest.mark.parametrize(
+    ("modified", "date", "strong"),
+    [
+        ("Wed, 25 Nov 2026 04:00:00 GMT", "Wed, 25 Nov 2026 04:00:01 GMT", True),
+        ("Wed, 25 Nov 2026 04:00:00 GMT", "Wed, 25 Nov 2026 04:00:00 GMT", False),
+        ("Wed, 25 Nov 2026 04:00:00 GMT", "", False),
+        ("nonsense", "Wed, 25 Nov 2026 04:00:00 GMT", False),
+        ("Wed, 25 Nov 2026 04:00:00", "Wed, 25 Nov 2026 04:00:01 GMT", False),
+    ],
+)
+def test_a_date_vouches_for_a_part_only_if_it_is_strong(modified: str, date: str, strong: bool) -> None:
+    assert is_strong(modified, date) is strong
+
+
+def test_two_runs_do_not_write_one_file(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    with open(".file.bin.part", "wb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert main(["fetch", f"{site.url}/file.bin"]) == 1
+    assert "another fetch is at work on it" in capfd.readouterr().err
+
+
+def test_a_partial_file_that_is_a_link_is_not_followed(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious")
+    Path(".file.bin.part").symlink_to(tmp_path / "precious")
+    assert main(["fetch", f"{site.url}/file.bin"]) == 1
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_an_interrupt_leaves_a_part_that_can_be_continued(site: Site) -> None:
+    site.break_after = 777  # and then silence
+    process = subprocess.Popen([*COMMAND, "fetch", f"{site.url}/file.bin"], env=environment(), stderr=subprocess.PIPE)
+    try:
+        assert site.broken.wait(DEADLINE)
+        for _ in range(DEADLINE * 50):
+            if ".file.bin.part.info" in here():
+                break
+            threading.Event().wait(0.02)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=DEADLINE)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    assert b"Traceback" not in err
+    assert b"--continue" in err
+    site.break_after = None
+    part = Path(".file.bin.part").read_bytes()
+    assert part == LARGE[: len(part)]
+    assert main(["fetch", "-C", f"{site.url}/file.bin"]) == 0
+    assert Path("file.bin").read_bytes() == LARGE
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("/", "index.html"),
+        ("/a/b.txt", "b.txt"),
+        ("/a/b/", "index.html"),
+        ("/..", "index.html"),
+        ("/%2e%2e", "index.html"),
+        ("/..%2f..%2fetc%2fpasswd", "passwd"),
+        ("/a%5c..%5cb", "b"),
+        ("/.bashrc", "bashrc"),
+        ("/%2ebashrc", "bashrc"),
+        ("/-rf", "rf"),
+        ("/a%00b%0a%1b[31m", "ab[31m"),
+        ("/a%20b", "a b"),
+        ("/%ff", "\N{REPLACEMENT CHARACTER}"),
+        ("/" + "é" * 300, "é" * 100),
+    ],
+)
+def test_a_url_s_name_is_made_safe(text: str, name: str) -> None:
+    assert safe_name(text) == name
+
+
+@given(st.text())
+def test_no_name_leaves_the_folder_or_hides(text: str) -> None:
+    for name in (safe_name(text), disposition_name(f'attachment; filename="{text}"') or "x"):
+        assert name not in ("", ".", "..")
+        assert "/" not in name
+        assert "\0" not in name
+        assert name[0] not in ".- "
+        assert name.isprintable()
+        assert len(name.encode()) <= 200
+
+
+@pytest.mark.parametrize(
+    ("field", "name"),
+    [
+        ('attachment; filename="../../evil.sh"', "evil.sh"),
+        ("attachment; filename=.bashrc", "bashrc"),
+        ("attachment; filename*=UTF-8''na%C3%AFve.txt; filename=x", "naïve.txt"),
+        ("attachment; filename*=utf-8''..%2F..%2Fx", "x"),
+        (r'attachment; filename="a\"b"', 'a"b'),
+        ("inline", None),
+    ],
+)
+def test_a_server_s_name_is_made_safe(field: str, name: str | None) -> None:
+    assert disposition_name(field) == name
+
+
+def test_a_server_names_the_file_only_if_it_may(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    url = f"{site.url}/named?attachment;+filename=..%2Fevil"
+    assert main(["fetch", "-q", url]) == 0
+    assert main(["fetch", "-q", "-J", f"{site.url}/named?attachment;+filename=../there"]) == 1  # named exists
+    os.remove("named")
+    assert main(["fetch", "-q", "-J", f"{site.url}/named?attachment;+filename=../there"]) == 0
+    assert main(["fetch", "-q", "-J", f"{site.url}/named?attachment;+filename=../there"]) == 1
+    assert "there exists already" in capfd.readouterr().err
+    assert here() == ["there"]
+
+
+# What is sent, and the way there
+
+
+def test_method_body_and_headers_are_the_user_s(site: Site, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    url = f"{site.url}/echo"
+    assert main(["fetch", "-o", "-", "--data", "a=b", url]) == 0
+    assert capfd.readouterr().out == "POST application/x-www-form-urlencoded b'a=b'"
+    (tmp_path / "body").write_bytes(b"from a file")
+    arguments = ["--method", "PUT", "--data", f"@{tmp_path / 'body'}", "--header", "Content-Type: x/y"]
+    assert main(["fetch", "-o", "-", *arguments, url]) == 0
+    assert capfd.readouterr().out == "PUT x/y b'from a file'"
+
+
+def test_redirects_can_be_limited(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["fetch", "--max-redirects", "0", f"{site.url}/moved"]) == 1
+    assert "--max-redirects says not to follow" in capfd.readouterr().err
+
+
+def test_a_stranger_s_certificate_is_refused_unless_the_user_says_so(
+    site: Site, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "cert.pem")
+    with in_thread() as portal:
+        tls = ServerTLS(tmp_path / "cert.pem", alpn=["http/1.1"])
+        service = portal.start(partial(serve, HTTPHandler(site), "tcp://127.0.0.1:0", tls=tls))
+        url = service.endpoints[0].replace("tls", "https") + "/other.txt"
+        assert main(["fetch", "-o", "-", url]) == 1
+        assert "--ca FILE names who vouches for it" in capfd.readouterr().err
+        assert main(["fetch", "-o", "-", "--ca", str(tmp_path / "ca.pem"), url]) == 0
+        assert main(["fetch", "-o", "-", "--insecure", url]) == 0
+    out, err = capfd.readouterr()
+    assert out == "other" * 2
+    assert "anybody may be at the other end" in err
+
+
+def test_a_proxy_is_used_from_the_option_and_from_the_environment(
+    site: Site, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Our own server takes absolute URLs as a proxy does.
+    assert main(["fetch", "-o", "-", "--proxy", site.url, "http://example.org/other.txt"]) == 0
+    monkeypatch.setenv("http_proxy", site.url)
+    assert main(["fetch", "-o", "-", "http://example.com/other.txt"]) == 0
+    assert capfd.readouterr().out == "other" * 2
+    assert [request.host for request in site.requests] == ["example.org", "example.com"]
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert main(["fetch", "-o", "-", f"{site.url}/other.txt"]) == 0
+    assert site.requests[-1].target == "/other.txt"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["example.org/file"], "the scheme is missing: https://example.org/file"),
+        (["gopher://example.org/"], "the schemes are http://, https://"),
+        (["http://exa mple.org/"], "a blank is %20"),
+        (["http://a/x", "http://b/x"], "would be saved as x"),
+        (["-o", "x", "http://a/x", "http://b/y"], "-o is for one URL"),
+        (["-C", "-d", "x", "http://a/x"], "--continue is for GET alone"),
+        (["-C", "-o", "-", "http://a/x"], "standard output"),
+        (["-d", "@/nonexistent", "http://a/x"], "No such file"),
+        (["--proxy", "x://y", "http://a/x"], "a proxy begins with"),
+        (["--ca", "/nonexistent", "http://a/x"], "does not load"),
+        (["-X", "G T", "http://a/x"], "not a method"),
+        (["-H", "a b: c", "http://a/x"], "not a header name"),
+    ],
+)
+def test_wrong_options_end_with_status_2_and_one_clear_message(
+    site: Site, arguments: list[str], says: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fetch", *arguments]) == 2
+    err = capfd.readouterr().err
+    assert says in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("arguments", [[], ["-H", "x", "http://a/"], ["--jobs", "0", "http://a/"]])
+def test_options_that_cannot_be_read_are_a_usage_error(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["fetch", *arguments])
+    assert caught.value.code == 2
+
+
+def test_a_password_in_a_url_is_not_shown(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["fetch", site.url.replace("//", "//user:hunter2@") + "/none"]) == 1
+    assert "hunter2" not in capfd.readouterr().err
+
+
+@contextmanager
+def terminal() -> Iterator[tuple[int, Callable[[], bytes]]]:
+    """A terminal's inner end, and what was written to it."""
+    outer, inner = pty.openpty()
+    seen = bytearray()
+
+    def read() -> None:
+        try:
+            while data := os.read(outer, 4096):
+                seen.extend(data)
+        except OSError:
+            pass
+
+    reader = threading.Thread(target=read)
+    reader.start()
+
+    def finish() -> bytes:
+        os.close(inner)
+        reader.join(DEADLINE)
+        return bytes(seen)
+
+    yield inner, finish
+    os.close(outer)
+
+
+def test_a_terminal_shows_progress(site: Site) -> None:
+    with terminal() as (inner, finish):
+        command = [*COMMAND, "fetch", f"{site.url}/file.bin"]
+        done = subprocess.run(command, env=environment(TERM="xterm"), stderr=inner, timeout=DEADLINE, check=False)
+        shown = finish()
+    assert done.returncode == 0
+    assert "100" in shown.decode() or "2.0/2.0" in shown.decode()
+    assert "file.bin" in shown.decode()
