@@ -279,6 +279,7 @@ class Exchange:
         for piece in iterable:
             if is_single and self._started is not None and self.head is None and (piece or not self._head_only):
                 self._started.learn_length(len(piece))
+                self._check_length(len(piece))  # while there can still be a 500
             if piece:
                 self._put(piece)
             elif not isinstance(piece, bytes):
@@ -317,13 +318,18 @@ class Exchange:
         head = self._started
         if head is None:
             raise LocalProtocolError("the application returned, and start_response was never called")
-        if head.length is not None and self._given < head.length and self._has_content:
-            raise LocalProtocolError(f"a body of {self._given} bytes, {head.length} in its Content-Length")
+        self._check_length(self._given)
         if not self.whole:
             with self._changed:
                 self.head = head
                 self.whole = True
             self._tell()
+
+    def _check_length(self, given: int) -> None:
+        """Whether a body that has ended with `given` bytes has all that were announced."""
+        length = None if self._started is None else self._started.length
+        if length is not None and given < length and self._has_content:
+            raise LocalProtocolError(f"a body of {given} bytes, {length} in its Content-Length")
 
     def _sends_file(self, iterable: object) -> bool:
         """Whether the body is a regular file and nothing else, which then leaves without this thread."""
@@ -333,10 +339,10 @@ class Exchange:
         file = regular_file(iterable.filelike)
         if file is None:
             return False
-        offset, size = file.tell(), os.fstat(file.fileno()).st_size
-        head.learn_length(max(0, size - offset))
-        if head.length is not None and head.length > max(0, size - offset) and self._has_content:
-            raise LocalProtocolError(f"a file that has not the {head.length} bytes of its Content-Length")
+        offset = file.tell()
+        count = max(0, os.fstat(file.fileno()).st_size - offset)
+        head.learn_length(count)
+        self._check_length(count)
         with self._changed:
             if self._has_content and not self._left:
                 # The application closes its file when it likes: the descriptor that is sent is another one.
