@@ -20,10 +20,10 @@ import secrets
 import shutil
 import tempfile
 import unicodedata
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import BinaryIO, cast
+from typing import BinaryIO, TypeVar, cast
 from urllib.parse import unquote_to_bytes
 
 import trio
@@ -31,6 +31,8 @@ import trio
 from asyncnet.http.messages import Request
 from asyncnet.http.multipart import MultipartDecoder, PartBegin, PartEnd, is_boundary, parse_parameters, utf8
 from asyncnet.http.wire import RequestError
+
+T = TypeVar("T")
 
 DISK_PIECE = 256 * 1024
 """Bytes that are written to disk, or read from it, at once."""
@@ -88,7 +90,7 @@ class FormFile:
     `file` is for blocking code, in a thread: a binary file, at its beginning.
     """
 
-    __slots__ = ("_at_disk", "_pending", "content_type", "file", "filename", "name", "size")
+    __slots__ = ("_pending", "content_type", "file", "filename", "is_on_disk", "name", "size")
 
     def __init__(self, name: str, filename: str, content_type: str) -> None:
         self.name = name
@@ -96,7 +98,8 @@ class FormFile:
         self.content_type = content_type
         self.size = 0
         self.file: BinaryIO = io.BytesIO()
-        self._at_disk = False
+        self.is_on_disk = False
+        """Whether it is on disk, and not in memory."""
         self._pending = bytearray()  # what is to be written to disk
 
     @property
@@ -111,7 +114,7 @@ class FormFile:
     async def pieces(self) -> AsyncIterator[bytes]:
         """All of it, piece by piece."""
         at = 0
-        while piece := await self._in_thread(_read_at, self.file, at):
+        while piece := await self._do(_read_at, self.file, at):
             at += len(piece)
             yield piece
 
@@ -122,38 +125,33 @@ class FormFile:
         """
         await trio.to_thread.run_sync(_save, self.file, os.fspath(path))
 
-    async def _in_thread(self, function: object, *args: object) -> bytes:
-        assert callable(function)
-        if self._at_disk:
-            return cast(bytes, await trio.to_thread.run_sync(function, *args))
-        return cast(bytes, function(*args))
+    async def _do(self, function: Callable[..., T], *args: object) -> T:
+        """Call a function that uses the file, in a thread if it is on disk."""
+        if self.is_on_disk:
+            return await trio.to_thread.run_sync(function, *args)
+        return function(*args)
 
     # For the reader of the form
 
     def add(self, data: bytes) -> None:
         """Take a piece; it is not written to disk before `flush`."""
         self.size += len(data)
-        if self._at_disk:
+        if self.is_on_disk:
             self._pending += data
         else:
             self.file.write(data)
 
     async def flush(self, in_memory: int, *, ended: bool) -> None:
         """Write to disk what has come together, if it is much or all; what was in memory too, if that was too much."""
-        if not self._at_disk:
+        if not self.is_on_disk:
             if self.size > in_memory:
-                self._at_disk = True
+                self.is_on_disk = True
                 self.file = await trio.to_thread.run_sync(_move_to_disk, self.file)
         elif self._pending and (ended or len(self._pending) >= DISK_PIECE):
             data, self._pending = self._pending, bytearray()
-            await trio.to_thread.run_sync(self.file.write, data)
+            await trio.to_thread.run_sync(_write_all, self.file, data)
         if ended:
-            await self._in_thread(self.file.seek, 0)
-
-    @property
-    def is_on_disk(self) -> bool:
-        """Whether closing it is work for a thread."""
-        return self._at_disk
+            await self._do(self.file.seek, 0)
 
     def __repr__(self) -> str:
         return f"<FormFile {self.name!r}: {self.filename!r}, {self.size} bytes>"
@@ -226,9 +224,8 @@ async def read_form(request: Request, *, limits: FormLimits = _LIMITS) -> AsyncG
     if length is not None and int(length) > limits.total:
         raise RequestError(413, f"a form of {length} bytes")
     if kind == "application/x-www-form-urlencoded":
-        data = await request.read(
-            limit=min(limits.total, 3 * limits.fields_size)
-        )  # percent-encoded, it is thrice as long
+        # Percent-encoded it is three times as long.
+        data = await request.read(limit=min(limits.total, 3 * limits.fields_size))
         yield Form(list(parse_urlencoded(data, limits)))
         return
     boundary = parameters.get("boundary", "")
@@ -282,9 +279,9 @@ class _MultipartReader:
         self._texts = 0  # fields so far
         self._texts_size = 0
 
-    async def read(self, body: AsyncIterator[bytes] | object) -> list[tuple[str, str | FormFile]]:
+    async def read(self, body: AsyncIterable[bytes]) -> list[tuple[str, str | FormFile]]:
         total = 0
-        async for piece in cast(AsyncIterator[bytes], body):
+        async for piece in body:
             total += len(piece)
             if total > self._limits.total:
                 raise RequestError(413, f"a form of more than {self._limits.total} bytes")
@@ -304,8 +301,6 @@ class _MultipartReader:
         self._begin = begin
         if begin.filename is not None:
             self.files.append(FormFile(begin.name, begin.filename, begin.content_type))
-            if len(self.files) > self._limits.files:
-                raise RequestError(413, f"a form of more than {self._limits.files} files")
             return
         _, parameters = parse_parameters(begin.content_type)
         if parameters.get("charset", "utf-8").lower() not in ("utf-8", "utf8", "us-ascii"):
@@ -323,21 +318,26 @@ class _MultipartReader:
         _check_field(0, len(self._text), self._texts_size, self._limits)
 
     async def _add_to_file(self, data: bytes) -> None:
-        file = self.files[-1]
+        file = self._file()
         file.add(data)
         if file.size > self._limits.file_size:
             raise RequestError(413, f"a file of more than {self._limits.file_size} bytes")
         await file.flush(self._limits.in_memory, ended=False)
+
+    def _file(self) -> FormFile:
+        if len(self.files) > self._limits.files:
+            raise RequestError(413, f"a form of more than {self._limits.files} files")
+        return self.files[-1]
 
     async def _end_part(self) -> None:
         name = self._begin.name
         if self._begin.filename is None:
             self._items.append((name, utf8(bytes(self._text), "a field")))
             return
-        file = self.files[-1]
-        if not file.filename and not file.size:
+        if not self._begin.filename and not self.files[-1].size:
             self.files.pop()  # what browsers send where no file was chosen
             return
+        file = self._file()
         await file.flush(self._limits.in_memory, ended=True)
         self._items.append((name, file))
 
@@ -360,7 +360,7 @@ async def _close(files: list[FormFile]) -> None:
 
 def _move_to_disk(memory: BinaryIO) -> BinaryIO:
     """A file without a name, which is gone when it is closed, or when the process ends."""
-    file = cast(BinaryIO, tempfile.TemporaryFile(buffering=0))
+    file = cast(BinaryIO, tempfile.TemporaryFile(buffering=0))  # noqa: SIM115 - the form closes it
     try:
         _write_all(file, cast(io.BytesIO, memory).getbuffer())
     except BaseException:
@@ -407,18 +407,18 @@ def safe_name(filename: str) -> str:
     """`filename`, which a client has chosen, as the name of a file in a folder of one's own.
 
     It is one component of a path: what stands before the last slash or backslash is gone. It has no control and no
-    invisible characters, none that Windows or shells take for something else, is not hidden and no device, ends
-    neither with a dot nor with a blank, and is 200 bytes of UTF-8 long at most, its ending kept. Where nothing is
-    left, it is "file". Two names may become one: `FormFile.save` replaces nothing.
+    invisible characters, and none that Windows forbids; it begins neither with a dot (it would be hidden) nor with a
+    hyphen or a tilde (it would be an option or a home), ends neither with a dot nor with a blank, is no device, and
+    200 bytes of UTF-8 long at most, its ending kept. Where nothing is left, it is "file". Two names may become one:
+    `FormFile.save` replaces nothing.
     """
     name = unicodedata.normalize("NFC", re.split(r"[/\\]", filename)[-1])
-    name = "".join("_" if char in '<>:"|?*' else char for char in name if unicodedata.category(char)[0] not in "C")
+    name = "".join("_" if char in '<>:"|?*' else char for char in name if unicodedata.category(char)[0] != "C")
     name = " ".join(name.split()).lstrip(". -~").rstrip(". ")
-    if _DEVICES(name):
-        name = f"_{name}"
     stem, dot, ending = name.rpartition(".")
     if not dot or len(ending.encode()) > 20:
         stem, dot, ending = name, "", ""
     room = LONGEST_NAME - len((dot + ending).encode())
     stem = stem.encode()[:room].decode("utf-8", "ignore").rstrip(". ")
-    return f"{stem}{dot}{ending}" if stem else "file"
+    name = f"{stem}{dot}{ending}" if stem else "file"
+    return f"_{name}" if _DEVICES(name) else name

@@ -58,9 +58,9 @@ Event: TypeAlias = "PartBegin | bytes | PartEnd"
 class MultipartDecoder:
     """Takes a form apart: `feed` it in pieces as they come, then call `end`.
 
-    The same form gives the same parts however it is cut, or is refused however it is cut. Between calls it holds one part's head at
-    most, and that is bounded. Raises RequestError(400) for what is malformed, RequestError(413) for too many or too
-    long heads, and ConfigurationError without python-multipart.
+    The same form gives the same parts however it is cut, or is refused however it is cut. Between calls it holds one
+    part's head at most, and that is bounded. Raises RequestError(400) for what is malformed, RequestError(413) for
+    too many or too long heads, and ConfigurationError without python-multipart.
     """
 
     def __init__(self, boundary: str, limits: FormLimits) -> None:
@@ -155,11 +155,8 @@ class MultipartDecoder:
         if kind != "form-data" or name is None:
             raise RequestError(400, "a part whose Content-Disposition is not form-data with a name")
         # RFC 7578 section 4.7: nobody sends it, and who does, would have it decoded.
-        if self._fields.get(b"content-transfer-encoding", b"binary").strip().lower() not in (
-            b"7bit",
-            b"8bit",
-            b"binary",
-        ):
+        encoding = self._fields.get(b"content-transfer-encoding", b"binary")
+        if encoding.strip(b" \t").lower() not in (b"7bit", b"8bit", b"binary"):
             raise RequestError(400, "a part with a Content-Transfer-Encoding")
         if len(name.encode()) > self._limits.name_size:
             raise RequestError(413, f"a field's name of more than {self._limits.name_size} bytes")

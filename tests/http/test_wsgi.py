@@ -472,7 +472,7 @@ class TestFailures:
         self, app: Any, caplog: pytest.LogCaptureFixture
     ) -> None:
         async with serving(app) as client:
-            status, headers, body = await client.ask(GET)
+            status, _, body = await client.ask(GET)
             assert (status, body) == (500, b"500 Internal Server Error\n")
         (record,) = errors_of(caplog)
         assert record.exc_info is not None
@@ -812,7 +812,7 @@ class TestFiles:
             start("200 OK", [("Content-Length", "4")] if how == "with a length" else [])
             file: Any
             if how == "temporary":
-                file = tempfile.TemporaryFile()
+                file = tempfile.TemporaryFile()  # noqa: SIM115 - the server closes it
                 file.write(b"0123456789")
                 file.seek(0)
             else:
@@ -844,7 +844,7 @@ class TestFiles:
         def app(environ: Environ, start: Start) -> Any:
             start("200 OK", [])
             kind = environ["PATH_INFO"]
-            file: Any = io.BytesIO(b"memory") if kind == "/memory" else gzip.open(tmp_path / "packed")
+            file: Any = io.BytesIO(b"memory") if kind == "/memory" else gzip.GzipFile(tmp_path / "packed")
             return environ["wsgi.file_wrapper"](file)
 
         async with serving(app) as client:
@@ -975,5 +975,5 @@ class TestValidator:
 
 @pytest.mark.parametrize("options", [{"threads": 0}, {"read_ahead": -1}, {"write_ahead": 0}])
 def test_limits_that_make_no_sense_are_refused(options: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="must be|at least"):
+    with pytest.raises(ValueError, match=r"must be|at least"):
         WSGI(hello, **options)
