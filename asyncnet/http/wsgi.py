@@ -39,8 +39,9 @@ class WSGI:
     waits for its threads, and it holds for each `trio.run` anew.
 
     `read_ahead` is how many bytes of a request's body are received before a thread is taken: a slow sender of less
-    costs no thread. With 0, an application can answer each piece of a body before the next has been sent. A client
-    that waits for `100 Continue` is told so when the application reads.
+    costs no thread. With 0, an application can answer each piece of a body before the next has been sent. A body in
+    chunks that fits is given its length, without which Django takes a body for empty. A client that waits for
+    `100 Continue` with a longer body is told so when the application reads, and so can be refused before it sends.
 
     `write_ahead` is how many bytes of a response may wait to be sent before the thread does; a piece that goes past
     it is still taken. Each connection holds both at most, and twice a piece.
@@ -77,7 +78,7 @@ class WSGI:
         else:
             environ["wsgi.input"] = io.BytesIO(ahead)
             if environ.pop("HTTP_TRANSFER_ENCODING", None):
-                # RFC 9112 section 7.1.3. Without a length, Django would take the body for none.
+                # RFC 9112 section 7.1.3
                 environ["CONTENT_LENGTH"] = str(len(ahead))
         limiter = self._limiter_of_this_run()
         try:
@@ -105,7 +106,7 @@ class WSGI:
         headers = request.headers
         if "content-length" not in headers and "transfer-encoding" not in headers:
             return b"", True
-        if "expect" in headers or not self.read_ahead:
+        if not self.read_ahead or ("expect" in headers and int(headers.get("content-length", "0")) > self.read_ahead):
             return b"", False
         pieces: list[bytes] = []
         total = 0

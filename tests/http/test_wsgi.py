@@ -309,12 +309,20 @@ class TestInput:
             return [environ["wsgi.input"].read()] if environ["PATH_INFO"] == "/read" else [b"refused"]
 
         expecting = b" HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
-        async with serving(app) as client:
+        async with serving(app, read_ahead=4) as client:
             await client.send(b"POST /read" + expecting)
             assert await client.stream.receive_until(b"\r\n\r\n", limit=99) == b"HTTP/1.1 100 Continue\r\n\r\n"
             assert (await client.ask(b"hello"))[2] == b"hello"
             status, headers, body = await client.ask(b"POST /" + expecting)
             assert (status, headers["connection"], body) == (200, "close", b"refused")
+
+    async def test_for_a_small_body_continue_is_said_at_once(self) -> None:
+        async with serving(echo) as client:
+            for framing in (b"Content-Length: 5", b"Transfer-Encoding: chunked"):
+                await client.send(POST + b"Expect: 100-continue\r\n" + framing + b"\r\n\r\n")
+                assert await client.stream.receive_until(b"\r\n\r\n", limit=99) == b"HTTP/1.1 100 Continue\r\n\r\n"
+                body = b"hello" if framing.endswith(b"5") else b"5\r\nhello\r\n0\r\n\r\n"
+                assert (await client.ask(body))[2] == b"hello"
 
     async def test_the_length_of_a_small_body_in_chunks_is_told(self) -> None:
         def app(environ: Environ, start: Start) -> list[bytes]:
