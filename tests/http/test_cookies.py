@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncnet.errors import LocalProtocolError
@@ -65,6 +65,7 @@ class TestReading:
     def test_without_a_field_there_are_none(self) -> None:
         assert read_cookies(Headers()) == {}
 
+    @settings(deadline=None)
     @given(st.text(alphabet=st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f")))
     def test_no_field_is_refused(self, field: str) -> None:
         for name, _ in cookies(
@@ -161,6 +162,7 @@ class TestSetting:
         with pytest.raises(LocalProtocolError):
             set_one("__Host-a", "1", secure=True, **options)
 
+    @settings(deadline=None)
     @given(st.from_regex(r"\A[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z"), st.text(alphabet=st.characters(codec="ascii")))
     def test_what_is_set_is_read(self, name: str, value: str) -> None:
         try:

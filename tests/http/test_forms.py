@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 import pytest
 import trio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncnet.errors import ConfigurationError
@@ -143,6 +143,7 @@ class TestURLEncoded:
         assert await refused(b"a=1234567", total=8)
         assert await status_of(request_of(URLENCODED, b"", **{"content-length": "9"}), total=8) == 413
 
+    @settings(deadline=None)
     @given(st.lists(st.tuples(st.text(max_size=9), st.text(max_size=9))))
     def test_what_python_writes_is_read(self, items: list[tuple[str, str]]) -> None:
         items = [(name, value) for name, value in items if not _has_surrogate(name + value)]
@@ -438,6 +439,7 @@ def events_of(body: bytes, cuts: list[int]) -> list[object] | None:
 
 
 class TestAnyCut:
+    @settings(deadline=None)
     @given(st.lists(content, max_size=3), st.lists(st.integers(0, 1000), max_size=20), content)
     def test_a_body_is_the_same_however_it_is_cut(self, contents: list[bytes], cuts: list[int], tail: bytes) -> None:
         body = b"".join(b"--b\r\n" + field("a", each) + b"\r\n" for each in contents) + tail
@@ -446,6 +448,7 @@ class TestAnyCut:
             assert events_of(body + end, cuts) == whole
             assert events_of(body + end, list(range(len(body + end)))) == whole
 
+    @settings(deadline=None)
     @given(st.binary(max_size=100).filter(lambda data: b"\r\n--b" not in b"\r\n" + data), st.text(max_size=10))
     def test_what_was_put_in_comes_out(self, data: bytes, name: str) -> None:
         name = "".join(char for char in name if char.isprintable() and not _has_surrogate(char) and char not in '"\\')
@@ -454,11 +457,13 @@ class TestAnyCut:
         assert events[0] == PartBegin(name, name, "text/plain")
         assert events[1:-1] == ([data] if data else [])
 
+    @settings(deadline=None)
     @given(st.binary(), st.integers(1, 7))
     def test_noise_raises_nothing_but_request_errors(self, noise: bytes, piece: int) -> None:
         for body in (noise, b"--b\r\n" + noise, b"--b\r\nContent-Disposition: form-data; name=" + noise):
             events_of(body, list(range(0, len(body), piece)))
 
+    @settings(deadline=None)
     @given(st.text())
     def test_parameters_raise_nothing_but_request_errors(self, text: str) -> None:
         for field in (text, "form-data; name=" + text, 'form-data; name="' + text):
@@ -501,6 +506,7 @@ class TestSafeName:
     def test_a_name_is_one_that_harms_nobody(self, given_name: str, safe: str) -> None:
         assert safe_name(given_name) == safe
 
+    @settings(deadline=None)
     @given(st.text())
     def test_whatever_is_given_the_name_is_safe(self, name: str) -> None:
         safe = safe_name(name)

@@ -20,7 +20,7 @@ from wsgiref.validate import validator
 import pytest
 import trio
 import trio.testing
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncnet.http.messages import FileBody, Headers, Request, Response
@@ -375,6 +375,7 @@ class TestInput:
             assert (status, headers["connection"]) == ((422 if catches else 400), "close")
         assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
+    @settings(deadline=None)
     @given(
         st.binary(max_size=200),
         st.integers(0, 20),
