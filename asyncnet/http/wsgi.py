@@ -18,7 +18,7 @@ from wsgiref.util import FileWrapper
 import trio
 
 from asyncnet.http.messages import Headers, Request, Response
-from asyncnet.http.wsgi_thread import Exchange, Input, Pieces
+from asyncnet.http.wsgi_thread import Conversation, Input, Pieces
 from asyncnet.printable import printable
 
 if TYPE_CHECKING:
@@ -72,9 +72,9 @@ class WSGI:
         body = aiter(request.body)
         ahead, is_whole = await self._read_ahead(request, body)
         environ = make_environ(request)
-        exchange = Exchange(self.app, environ, body, ahead=self.write_ahead)
+        conversation = Conversation(self.app, environ, body, ahead=self.write_ahead)
         if not is_whole:
-            environ["wsgi.input"] = io.BufferedReader(Input(ahead, exchange.receive))
+            environ["wsgi.input"] = io.BufferedReader(Input(ahead, conversation.receive))
         else:
             environ["wsgi.input"] = io.BytesIO(ahead)
             if environ.pop("HTTP_TRANSFER_ENCODING", None):
@@ -82,16 +82,16 @@ class WSGI:
                 environ["CONTENT_LENGTH"] = str(len(ahead))
         limiter = self._limiter_of_this_run()
         try:
-            limiter.acquire_on_behalf_of_nowait(exchange)
+            limiter.acquire_on_behalf_of_nowait(conversation)
         except trio.WouldBlock:
-            await limiter.acquire_on_behalf_of(exchange)
-        exchange.start(limiter)
+            await limiter.acquire_on_behalf_of(conversation)
+        conversation.start(limiter)
         try:
-            await exchange.news()
+            await conversation.news()
         except BaseException:
-            exchange.leave()
+            conversation.leave()
             raise
-        return _response(request, exchange)
+        return _response(request, conversation)
 
     def _limiter_of_this_run(self) -> trio.CapacityLimiter:
         try:
@@ -128,16 +128,16 @@ class _Nothing:
         raise StopAsyncIteration
 
 
-def _response(request: Request, exchange: Exchange) -> Response:
+def _response(request: Request, conversation: Conversation) -> Response:
     """What the application has given, or will go on to give."""
-    head = exchange.head
+    head = conversation.head
     if head is None:
-        raise exchange.reason()
-    if not exchange.whole:
-        return Response(head.status, head.headers, Pieces(exchange))
+        raise conversation.reason()
+    if not conversation.whole:
+        return Response(head.status, head.headers, Pieces(conversation))
     if request.method == "HEAD" and head.length is None:
         return Response(head.status, head.headers, _Nothing())
-    return Response(head.status, head.headers, exchange.take_file() or exchange.take())
+    return Response(head.status, head.headers, conversation.take_file() or conversation.take())
 
 
 # The environment

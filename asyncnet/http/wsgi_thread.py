@@ -8,7 +8,7 @@ Theory of operation
 The application of one request stays in one thread, from its call to the `close()` of what it returned: frameworks keep
 things in thread-locals. `trio.to_thread.run_sync` cannot do that here, because its call would have to end before the
 response is given to the server, and with it the thread. So the thread comes straight from Trio's cache of threads, and
-`Exchange` is what it shares with the task. A condition guards it; neither side holds it while it does anything else.
+`Conversation` is what it shares with the task. A condition guards it; neither side holds it while it does other work.
 
 - *The thread asks, the task does.* Only the connection's own task touches the connection. The thread puts down pieces
   of the response, or that it wants more of the request, tells the task by `run_sync_soon`, and goes on until it has to
@@ -17,7 +17,7 @@ response is given to the server, and with it the thread. So the thread comes str
 - *A slow reader.* Of a response, as much as `ahead` may wait to be sent; then the thread waits. What fits does not
   keep the thread: it has left, with `close()` called, before a slow peer has read anything.
 - *A peer or a task that goes away* (`leave`). A thread cannot be stopped, so the task does not wait for it. The
-  thread is told at its next read, write or piece: `ClientGone` is raised from the first two, after the third the
+  thread is told at its next read, write or piece: `RequestOver` is raised from the first two, after the third the
   iteration ends; `close()` is called in any case. Until all of that is done, the thread keeps its token of the limiter,
   so that threads nobody waits for cannot pile up.
 - *A response that is whole early*: all bytes of its Content-Length are there, or it is one without content (HEAD, 204,
@@ -25,6 +25,9 @@ response is given to the server, and with it the thread. So the thread comes str
   only be logged.
 - *A response that the server drops unsent* (middleware answers in its place) leaves by `aclose`, or when it is
   collected: no thread waits for a task that will never come.
+
+`except BaseException` stands in `_run`, at the thread's end: what the application raised is carried to the task, which
+raises it in the thread's place.
 """
 
 from __future__ import annotations
@@ -74,7 +77,7 @@ _is_status = re.compile(r"([2-5][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*)?").fullmat
 _is_length = re.compile(r"[0-9]{1,18}").fullmatch
 
 
-class ClientGone(ConnectionAbortedError):
+class RequestOver(ConnectionAbortedError):
     """The client, or the response's time, is over: nothing can be read or written any more."""
 
 
@@ -111,7 +114,7 @@ class ResponseHead:
             self.headers["content-length"] = str(length)
 
 
-class Exchange:
+class Conversation:
     """What the thread of one request and the task of its connection share. Its methods say whose they are."""
 
     def __init__(
@@ -238,7 +241,7 @@ class Exchange:
             self._fail(error)
         finally:
             self._environ["wsgi.errors"].flush()
-            self._environ = {}  # its wsgi.input refers to this exchange
+            self._environ = {}  # its wsgi.input refers to this conversation
 
     def _respond(self) -> None:
         iterable = self._app(self._environ, self._start_response)
@@ -267,7 +270,7 @@ class Exchange:
     def _write(self, data: bytes) -> None:
         self._put(data)
         if self._left:
-            raise ClientGone("the client has gone")
+            raise RequestOver("the client has gone")
 
     def _send(self, iterable: Iterable[bytes]) -> None:
         if isinstance(iterable, (list, tuple)) and sum(map(len, iterable)) <= self._ahead:
@@ -354,17 +357,17 @@ class Exchange:
         return True
 
     def receive(self) -> bytes:
-        """More of the request's body, nothing at its end. Raises `ClientGone` or `InputBroken`."""
+        """More of the request's body, nothing at its end. Raises `RequestOver` or `InputBroken`."""
         with self._changed:
             if self._left or self.whole:
-                raise ClientGone("the request is over: its body can no longer be read")
+                raise RequestOver("the request is over: its body can no longer be read")
             self._asked = True
         self._tell()
         with self._changed:
             while self._asked and not self._left:
                 self._changed.wait()
             if self._asked:
-                raise ClientGone("the client has gone")
+                raise RequestOver("the client has gone")
             answer = self._answer
         if isinstance(answer, Exception):
             raise InputBroken(str(answer)) from answer
@@ -399,7 +402,7 @@ class Exchange:
     def _log(self, error: BaseException) -> None:
         """Log what the application raised when nobody could be answered any more; quietly if that is why it did."""
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, (ClientGone, InputBroken)):
+        while cause is not None and not isinstance(cause, (RequestOver, InputBroken)):
             cause = cause.__cause__ or cause.__context__
         if cause is None:
             logger.error("the application failed on %s behind its response", self._what, exc_info=error)
@@ -414,33 +417,33 @@ class Pieces(AsyncGenerator[bytes, None]):
     started does not have.
     """
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
 
     async def asend(self, value: None) -> bytes:
-        exchange = self._exchange
+        conversation = self._conversation
         try:
-            await exchange.news()
+            await conversation.news()
         except BaseException:
-            exchange.leave()
+            conversation.leave()
             raise
-        if piece := exchange.take():
+        if piece := conversation.take():
             return piece
-        if exchange.failure is not None:
-            raise exchange.reason()
-        if exchange.whole:
+        if conversation.failure is not None:
+            raise conversation.reason()
+        if conversation.whole:
             raise StopAsyncIteration
         return b""  # write(b""), which sends the head
 
     async def athrow(self, *error: Any) -> bytes:
-        self._exchange.leave()
+        self._conversation.leave()
         raise error[0]
 
     async def aclose(self) -> None:
-        self._exchange.leave()
+        self._conversation.leave()
 
     def __del__(self) -> None:
-        self._exchange.leave()
+        self._conversation.leave()
 
 
 class Input(io.RawIOBase):
