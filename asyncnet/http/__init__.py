@@ -26,8 +26,16 @@ if TYPE_CHECKING:
     from asyncnet.http.client_limits import ClientLimits as ClientLimits
     from asyncnet.http.client_limits import ClientTimeouts as ClientTimeouts
     from asyncnet.http.client_limits import PhaseTimeout as PhaseTimeout
+    from asyncnet.http.cookies import delete_cookie as delete_cookie
+    from asyncnet.http.cookies import read_cookies as read_cookies
+    from asyncnet.http.cookies import set_cookie as set_cookie
     from asyncnet.http.exchange import ClientGone as ClientGone
     from asyncnet.http.files import Files as Files
+    from asyncnet.http.forms import Form as Form
+    from asyncnet.http.forms import FormFile as FormFile
+    from asyncnet.http.forms import FormLimits as FormLimits
+    from asyncnet.http.forms import read_form as read_form
+    from asyncnet.http.forms import safe_name as safe_name
     from asyncnet.http.limits import HTTPLimits as HTTPLimits
     from asyncnet.http.limits import HTTPTimeouts as HTTPTimeouts
     from asyncnet.http.messages import FileBody as FileBody
@@ -38,16 +46,14 @@ if TYPE_CHECKING:
     from asyncnet.http.mounts import Mounts as Mounts
     from asyncnet.http.server import HTTPHandler as HTTPHandler
     from asyncnet.http.wire import RequestError as RequestError
+    from asyncnet.http.wsgi import WSGI as WSGI
 else:
     from asyncnet.lazy import lazy_names
 
     __all__, __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "access_log": (
-                "AccessLog",
-                "LogFormat",
-            ),
+            "access_log": ("AccessLog", "LogFormat"),
             "asgi": ("ASGI",),
             "basic_auth": ("BasicAuth",),
             "client": (
@@ -59,26 +65,16 @@ else:
                 "URLError",
                 "UpgradeRefused",
             ),
-            "client_limits": (
-                "ClientLimits",
-                "ClientTimeouts",
-                "PhaseTimeout",
-            ),
+            "client_limits": ("ClientLimits", "ClientTimeouts", "PhaseTimeout"),
+            "cookies": ("delete_cookie", "read_cookies", "set_cookie"),
             "exchange": ("ClientGone",),
             "files": ("Files",),
-            "limits": (
-                "HTTPLimits",
-                "HTTPTimeouts",
-            ),
-            "messages": (
-                "FileBody",
-                "Headers",
-                "Request",
-                "Response",
-                "Upgrade",
-            ),
+            "forms": ("Form", "FormFile", "FormLimits", "read_form", "safe_name"),
+            "limits": ("HTTPLimits", "HTTPTimeouts"),
+            "messages": ("FileBody", "Headers", "Request", "Response", "Upgrade"),
             "mounts": ("Mounts",),
             "server": ("HTTPHandler",),
             "wire": ("RequestError",),
+            "wsgi": ("WSGI",),
         },
     )

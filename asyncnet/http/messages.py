@@ -238,6 +238,18 @@ class Request:
         return None if self._exchange is None else self._exchange.user
 
     @property
+    def local(self) -> Address | None:
+        """This end of the connection; None for a request that came over none."""
+        return None if self._exchange is None else self._exchange.stream.local
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies that the client sent, by name: see `read_cookies`."""
+        from asyncnet.http.cookies import read_cookies
+
+        return read_cookies(self.headers)
+
+    @property
     def trailers(self) -> Headers:
         """The fields behind a chunked body, once it has been read to its end (RFC 9110 section 6.5)."""
         body = None if self._exchange is None else self._exchange.body

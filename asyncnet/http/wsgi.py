@@ -173,6 +173,9 @@ def make_environ(request: Request) -> dict[str, Any]:
     if request.peer is not None and request.peer.host is not None:
         environ["REMOTE_ADDR"] = request.peer.host
         environ["REMOTE_PORT"] = str(request.peer.port)
+    if request.user is not None:
+        environ["REMOTE_USER"] = request.user.encode().decode("latin-1")
+        environ["AUTH_TYPE"] = "Basic"
     if request.tls is not None:
         environ["wsgi.url_scheme"] = "https"
         environ["HTTPS"] = "on"
