@@ -28,6 +28,20 @@ def is_cached(file: BinaryIO, offset: int, count: int) -> bool:
         return False
 
 
+def read_now(file: BinaryIO, offset: int, count: int) -> bytes | None:
+    """`count` bytes from `offset` on if all of them are in memory; None if not, or if nobody knows. Does not wait."""
+    if _NOWAIT is None:
+        return None
+    if not count:
+        return b""
+    data = bytearray(count)
+    try:
+        done = os.preadv(file.fileno(), [data], offset, _NOWAIT)
+    except OSError:  # as above
+        return None
+    return bytes(data) if done == count else None
+
+
 def load_into_cache(file: BinaryIO, offset: int, count: int) -> None:
     """Read the window so that its pages are in memory. Waits for the disk: call it in a thread."""
     read_at(file, offset, count)
