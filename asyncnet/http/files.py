@@ -21,7 +21,6 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from io import FileIO
 from typing import TypeAlias
 from urllib.parse import unquote_to_bytes
@@ -101,11 +100,23 @@ class Files:
         try:
             response = self._answer(request, wait=False)
         except BlockingIOError:
-            response = await trio.to_thread.run_sync(partial(self._answer, request, wait=True))
-        body = response.body
-        if type(body) is FileBody and body.count <= SMALL and request.method == "GET":
-            return await _with_content(request, response, body)
+            return await trio.to_thread.run_sync(self._answer_waiting, request)
+        body = _small_content(request, response)
+        if body is None:
+            return response
+        try:
+            data = read_now(body.file, body.offset, body.count)
+            if data is None:
+                return await trio.to_thread.run_sync(_with_content, request, response, body)
+        finally:
+            body.file.close()
+        response.body = data
         return response
+
+    def _answer_waiting(self, request: Request) -> Response:
+        response = self._answer(request, wait=True)
+        body = _small_content(request, response)
+        return response if body is None else _with_content(request, response, body)
 
     def _answer(self, request: Request, *, wait: bool) -> Response:
         """The answer; small contents are still in their file. Raises BlockingIOError where it would `wait`."""
@@ -199,7 +210,7 @@ class Files:
         if asked:
             failed = failed_precondition(request.headers, etag, modified, now)
             if failed == 412:
-                return Response.problem(412, headers)
+                return _refused(412, headers)
             if failed == 304:
                 return Response(304, headers)
         raw.append(NO_SNIFFING)
@@ -211,7 +222,7 @@ class Files:
                 spans = None  # Content-Encoding would be about the parts as a whole, which are not coded
         if spans is not None and not spans:
             headers["content-range"] = f"bytes */{size}"
-            return Response.problem(416, headers)
+            return _refused(416, headers)
         if coding:
             raw.append((b"content-encoding", coding.encode("ascii")))
         if spans is None:
@@ -233,6 +244,12 @@ VARY = (b"vary", b"accept-encoding")
 _CONDITIONS = frozenset({b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"range"})
 
 
+def _refused(status: int, headers: Headers) -> Response:
+    """What one request has brought upon itself: a cache that kept it by the file's own rule would answer others so."""
+    headers["cache-control"] = "no-store"
+    return Response.problem(status, headers)
+
+
 def _partial(headers: Headers, file: FileIO, spans: Sequence[Span], size: int, kind: str) -> Response:
     """206: one range as it is, several as parts (RFC 9110 section 15.3.7)."""
     if len(spans) == 1:
@@ -245,12 +262,16 @@ def _partial(headers: Headers, file: FileIO, spans: Sequence[Span], size: int, k
     return Response(206, headers, body)
 
 
-async def _with_content(request: Request, response: Response, body: FileBody) -> Response:
-    """The response with what is in the file in place of the file."""
+def _small_content(request: Request, response: Response) -> FileBody | None:
+    """The body, if it is to be read here and not left to `Stream.send_file`."""
+    body = response.body
+    return body if type(body) is FileBody and body.count <= SMALL and request.method == "GET" else None
+
+
+def _with_content(request: Request, response: Response, body: FileBody) -> Response:
+    """The response with what is in the file in place of the file. Waits for the disk."""
     try:
-        data = read_now(body.file, body.offset, body.count)
-        if data is None:
-            data = await trio.to_thread.run_sync(read_at, body.file, body.offset, body.count)
+        data = read_at(body.file, body.offset, body.count)
     except OSError as error:
         return _unavailable(request, error.strerror)
     finally:

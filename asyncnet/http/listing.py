@@ -29,7 +29,7 @@ table {{ width: 100%; border-collapse: collapse; }}
 td {{ padding: .4rem .5rem; border-top: 1px solid #8884; }}
 td:first-child {{ overflow-wrap: anywhere; }}
 td + td {{ text-align: right; white-space: nowrap; opacity: .7; font-variant-numeric: tabular-nums; }}
-a {{ text-decoration: none; }}
+a {{ display: block; text-decoration: none; }}
 a:hover, a:focus {{ text-decoration: underline; }}
 @media (max-width: 36rem) {{ td:last-child {{ display: none; }} }}
 </style>
@@ -55,7 +55,9 @@ def listing_page(names: Sequence[str], entries: Sequence[Entry], mounted_at: str
         changed = datetime.fromtimestamp(min(max(0, entry.stat.st_mtime), LAST_MOMENT), UTC).strftime("%Y-%m-%d %H:%M")
         size = "" if entry.is_folder else readable_size(entry.stat.st_size)
         rows.append(_row(f"./{quote_name(entry.name)}{slash}", _shown(entry.name) + slash, size, changed))
-    note = "" if len(entries) <= MAX_LISTED else f"<p>Only {MAX_LISTED} names are shown.</p>\n"
+    note = "" if entries else "<p>There is nothing here.</p>\n"
+    if len(entries) > MAX_LISTED:
+        note = f"<p>Only {MAX_LISTED} names are shown.</p>\n"
     above = unquote_to_bytes(mounted_at).decode("utf-8", "surrogateescape")
     title = _shown(above.rstrip("/") + "/") + "".join(f"{_shown(name)}/" for name in names)
     return _PAGE.format(title=title, rows="".join(rows), note=note)

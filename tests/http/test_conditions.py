@@ -97,6 +97,41 @@ class TestConditions:
         assert (await ask(Files(root), range="bytes=99-", if_match='"x"')).status == 412
 
 
+class TestIfRangeTricks:
+    """What looks like the file's tag or date, but is not exactly it, gets the whole file (RFC 9110 section 13.1.5)."""
+
+    @pytest.mark.parametrize(
+        "pattern",
+        [
+            "W/{etag}",
+            '"x", {etag}',
+            '{etag}, "x"',
+            "{etag}, {etag}",
+            "{bare}",
+            '{bare}"',
+            "*",
+            '"*"',
+            "",
+            '""',
+            "Tuesday, 14-Nov-23 22:13:20 GMT",
+            "Tue Nov 14 22:13:20 2023",
+            "Tue, 14 Nov 2023 22:13:20 +0000",
+            "Tue, 14 Nov 2023 22:13:21 GMT",
+            "Fri, 31 Dec 9999 23:59:59 GMT",
+            "W/" + LAST_MODIFIED,
+        ],
+    )
+    async def test_what_is_not_exactly_the_files_gets_the_whole(self, root: Path, pattern: str) -> None:
+        etag = (await ask(Files(root))).headers["etag"]
+        if_range = pattern.format(etag=etag, bare=etag.strip('"'))
+        for field in ("bytes=0-0", "bytes=0-0,5-5", "bytes=99-"):
+            response = await ask(Files(root), range=field, if_range=if_range)
+            assert (response.status, response.body) == (200, TEN)
+
+    async def test_without_a_range_it_means_nothing(self, root: Path) -> None:
+        assert (await ask(Files(root), if_range='"x"')).status == 200
+
+
 class TestDates:
     @pytest.mark.parametrize(
         "text",

@@ -166,6 +166,16 @@ class TestCacheControl:
     async def test_what_is_not_there_is_not_kept(self, root: Path) -> None:
         assert "cache-control" not in (await ask(Files(root, cache=IMMUTABLE), "/missing")).headers
 
+    async def test_what_one_request_has_asked_for_wrongly_no_cache_keeps_for_others(self, root: Path) -> None:
+        files = Files(root, cache=IMMUTABLE)
+        assert (await ask(files)).headers["cache-control"] == IMMUTABLE
+        for status, response in (
+            (416, await ask(files, range="bytes=99-")),
+            (412, await ask(files, if_match='"x"')),
+        ):
+            assert response.status == status
+            assert response.headers["cache-control"] == "no-store"
+
     def test_what_cannot_be_a_field_is_a_configuration_error(self, root: Path) -> None:
         with pytest.raises(ConfigurationError, match="Cache-Control"):
             Files(root, cache={"*": "no-cache\r\nset-cookie: a=b"})
@@ -230,6 +240,21 @@ class TestWithoutAThread:
         root.mkdir()
         (root / "ten.txt").write_bytes(b"new")
         assert (await ask(files)).body == b"new"
+
+
+class TestCancelling:
+    async def test_a_file_that_waits_for_a_thread_is_closed_when_the_request_is_cancelled(
+        self, root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("asyncnet.http.files.read_now", lambda file, offset, count: None)
+        before = set(os.listdir("/proc/self/fd"))
+        files = Files(root)
+        await ask(files)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await files(Request("GET", "/ten.txt", Headers()))
+        assert scope.cancelled_caught
+        assert set(os.listdir("/proc/self/fd")) == before
 
 
 class TestChangingFiles:

@@ -41,6 +41,10 @@ class TestListing:
         assert re.findall('href="([^"]*)"', page) == ["../", "./deep/"]
         assert "<h1>/sub/</h1>" in page
 
+    async def test_an_empty_folder_says_so(self, root: Path) -> None:
+        assert "There is nothing here" in await self.page(root, "/sub/deep/")
+        assert "There is nothing here" not in await self.page(root)
+
     async def test_sizes_and_dates_are_shown(self, root: Path) -> None:
         page = await self.page(root)
         assert "<td>10 B</td><td>2023-11-14 22:13</td>" in page
