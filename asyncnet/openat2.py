@@ -96,8 +96,8 @@ def _is_supported() -> bool:
     try:
         os.close(_open(_CURRENT_FOLDER, b"/", _how(os.O_PATH | os.O_CLOEXEC, CACHED)))
     except OSError as error:
-        # EAGAIN comes from a kernel that has the call. ENOSYS: none; EINVAL: no RESOLVE_CACHED; EPERM: a sandbox.
-        return error.errno == errno.EAGAIN
+        # No such call, no RESOLVE_CACHED, a sandbox. Other errors come from a kernel that has the call.
+        return error.errno not in (errno.ENOSYS, errno.EINVAL, errno.EPERM)
     return True
 
 

@@ -154,6 +154,14 @@ class TestTwins:
         assert (await ask(files, accept_encoding="br", if_match=tags["gzip"])).status == 412
         assert (await ask(files, accept_encoding="br", if_range=tags["identity"], range="bytes=0-0")).status == 200
 
+    async def test_a_twin_has_a_tag_of_its_own_even_if_it_is_the_same_file(self, root: Path) -> None:
+        (root / "ten.txt.br").unlink()
+        os.link(root / "ten.txt", root / "ten.txt.br")
+        files = Files(root, precompressed=True)
+        coded, plain = await ask(files, accept_encoding="br"), await ask(files)
+        assert coded.headers["content-encoding"] == "br"
+        assert coded.headers["etag"] != plain.headers["etag"]
+
     async def test_a_range_is_one_of_the_coded_bytes(self, root: Path) -> None:
         response = await ask(Files(root, precompressed=True), accept_encoding="br", range="bytes=1-1")
         assert (response.status, response.body) == (206, b"b")
