@@ -19,7 +19,9 @@ relative to the folder it was found in. What a name means is settled by what was
 Without such an `open` (Windows) the real path is computed and compared with the root's. That leaves the race above to
 whoever can change the folder from inside, and is the best there is.
 
-Everything here may wait for a disk: call it in a thread.
+Everything here may wait for a disk: call it in a thread. The exception is `open_now`, which opens what the kernel can
+open at once (`asyncnet.openat2`, Linux), by the same rules, and leaves the rest to `open` in a thread: whatever would
+have to wait, and absolute symlinks, whose way back below the root only the walk knows.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +37,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from asyncnet.errors import ConfigurationError
+from asyncnet.openat2 import open_cached_below
 
 MAX_NAME = 255
 """The longest component, in bytes: what file systems take."""
@@ -79,6 +83,7 @@ class Beneath:
         self.follow = follow
         if not os.path.isdir(self.root):
             raise ConfigurationError(f"not a folder: {os.fspath(root)}")
+        self._open_cached = open_cached_below(self.root, follow=follow)
 
     def stat(self, names: Sequence[str]) -> os.stat_result:
         """What the name stands for, symlinks followed."""
@@ -90,15 +95,39 @@ class Beneath:
 
         Raises `IsADirectoryError` for a folder and `OutsideRoot` for pipes, sockets and devices.
         """
+        return self.open_with_stat(names)[0]
+
+    def open_with_stat(self, names: Sequence[str]) -> tuple[io.FileIO, os.stat_result]:
+        """The same, and its `fstat`."""
         with self._locate(names) as (folder, name):
             file = io.FileIO(name, opener=lambda path, _: os.open(path, _READ | _NO_FOLLOW, dir_fd=folder))
+        return _regular(file, name)
+
+    def open_now(self, names: Sequence[str]) -> tuple[io.FileIO, os.stat_result]:
+        """What `open_with_stat` returns, without a wait for the disk: for event loops.
+
+        Raises BlockingIOError where that does not go, which says nothing about the file: ask `open_with_stat` in a
+        thread. Whatever else it raises is certain.
+        """
+        if self._open_cached is None:
+            raise _not_now(names)
+        for name in names:
+            if _is_plain(name) is None:
+                check_name(name)
+        path = "/".join(names)
         try:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise OutsideRoot(name)
-        except BaseException:
-            file.close()
+            descriptor = self._open_cached(os.fsencode(path) if path else b".")
+        except (FileNotFoundError, NotADirectoryError):
             raise
-        return file
+        except OSError:
+            # It would have to wait, or leads out, or cannot be opened: the walk says which, and why.
+            raise _not_now(names) from None
+        try:
+            file = io.FileIO(descriptor)  # raises IsADirectoryError, and leaves the descriptor open
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return _regular(file, path)
 
     def scan(self, names: Sequence[str], *, limit: int | None = None) -> list[Entry]:
         """What is in the folder, in no order, `limit` entries at most.
@@ -184,6 +213,25 @@ class Beneath:
             raise OutsideRoot("/".join(names))
         return real
 
+
+def _regular(file: io.FileIO, name: str) -> tuple[io.FileIO, os.stat_result]:
+    """The file and its status; anything but a regular file is closed and refused."""
+    try:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OutsideRoot(name)
+    except BaseException:
+        file.close()
+        raise
+    return file, status
+
+
+def _not_now(names: Sequence[str]) -> BlockingIOError:
+    return BlockingIOError(errno.EAGAIN, "not without waiting", "/".join(names))
+
+
+_is_plain = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}", re.ASCII).fullmatch
+"""Most names: such a one can be a component, which takes `check_name` longer to say."""
 
 _FORBIDDEN = frozenset("/\\\0:" if os.name == "nt" else "/\\\0")
 

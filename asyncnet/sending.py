@@ -28,7 +28,7 @@ import trio
 from asyncnet.errors import FileShrankError
 from asyncnet.limits import Timeouts
 from asyncnet.transports.base import Data, Transport
-from asyncnet.transports.files import WINDOW, is_cached, load_into_cache, read_at
+from asyncnet.transports.files import PIECE, WINDOW, is_cached, load_into_cache, read_at
 from asyncnet.transports.socket import HAS_SENDFILE, SocketTransport
 
 Progress: TypeAlias = Callable[[int], object]
@@ -392,6 +392,7 @@ class SendingHalf(trio.abc.HalfCloseableStream):
             if done == cached:
                 window = min(count - done, WINDOW)
                 if not is_cached(file, offset + done, window):
+                    window = min(window, PIECE)
                     await trio.to_thread.run_sync(load_into_cache, file, offset + done, window)
                 cached += window
                 await trio.lowlevel.checkpoint()
@@ -410,7 +411,7 @@ class SendingHalf(trio.abc.HalfCloseableStream):
         """By reading pieces in a thread, where the kernel cannot do it."""
         done = 0
         while done < count:
-            data = await trio.to_thread.run_sync(read_at, file, offset + done, min(count - done, WINDOW))
+            data = await trio.to_thread.run_sync(read_at, file, offset + done, min(count - done, PIECE))
             if not data:
                 break
             self._queue(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asyncnet import beneath
+from asyncnet import beneath, openat2
 from asyncnet.beneath import MAX_LINKS, Beneath, OutsideRoot
 from asyncnet.errors import ConfigurationError
 
@@ -197,6 +198,136 @@ class TestScanning:
         (tree / "link").symlink_to("file.txt")
         sizes = {entry.name: entry.stat.st_size for entry in Beneath(tree).scan([]) if not entry.is_folder}
         assert sizes == {"file.txt": 4, "link": 4}
+
+
+NAMES = ["folder", "file.txt", "inner.txt", "link", "short", "out", "key", "nowhere", "a", "absolute", "etc", "pipe"]
+NAMES += ["deep", "missing", "..", ".", "", "passwd", "caf\udce9"]
+
+
+class TestAtOnce:
+    """`open_now`: the same names, the same refusals, or no answer. It never says what the walk would not say."""
+
+    @pytest.fixture
+    def tree(self, tree: Path) -> Path:
+        if Beneath(tree)._open_cached is None:
+            pytest.skip("this kernel or this file system cannot open files without waiting")
+        (tree / "folder" / "link").symlink_to("../file.txt")
+        (tree / "short").symlink_to("folder")
+        (tree / "out").symlink_to("../secret")
+        (tree / "key").symlink_to("out/key")
+        (tree / "nowhere").symlink_to("missing")
+        (tree / "a").symlink_to("b")
+        (tree / "b").symlink_to("a")
+        (tree / "absolute").symlink_to(tree / "file.txt")
+        (tree / "etc").symlink_to("/etc")
+        os.mkfifo(tree / "pipe")
+        Path(os.fsdecode(os.fsencode(tree) + b"/caf\xe9")).write_text("file")
+        return tree
+
+    def verdict(self, tree: Path, method: str, *names: str, follow: bool = True) -> object:
+        try:
+            file, status = getattr(Beneath(tree, follow=follow), method)(names)
+        except OSError as error:
+            return type(error)
+        with file:
+            assert os.path.samestat(status, os.fstat(file.fileno()))
+            return file.read()
+
+    def at_once(self, tree: Path, *names: str, follow: bool = True) -> object:
+        """The verdict when the names are in memory: the walk has put them there."""
+        self.verdict(tree, "open_with_stat", *names, follow=follow)
+        return self.verdict(tree, "open_now", *names, follow=follow)
+
+    def test_a_file_that_was_opened_before_is_opened(self, tree: Path) -> None:
+        assert self.at_once(tree, "file.txt") == b"file"
+        assert self.at_once(tree, "folder", "inner.txt") == b"inner"
+        assert self.at_once(tree, "folder", "link") == b"file"
+        assert self.at_once(tree, "short", "inner.txt") == b"inner"
+        assert self.at_once(tree, "caf\udce9") == b"file"
+
+    def test_a_folder_and_a_pipe_are_told_from_files(self, tree: Path) -> None:
+        assert self.at_once(tree, "folder") is IsADirectoryError
+        assert self.at_once(tree, "short") is IsADirectoryError
+        assert self.at_once(tree) is IsADirectoryError
+        assert self.at_once(tree, "pipe") is OutsideRoot
+
+    @pytest.mark.parametrize(
+        "names", [["out", "key"], ["key"], ["out"], ["etc", "hostname"], ["absolute"], ["a"], ["a", "key"]]
+    )
+    def test_a_link_out_and_what_is_not_certain_is_left_to_the_walk(self, tree: Path, names: list[str]) -> None:
+        for _ in range(3):
+            assert self.at_once(tree, *names) is BlockingIOError
+
+    @pytest.mark.parametrize(
+        "name", ["", ".", "..", "/", "a/b", "../secret/key", "a\\b", "file.txt\0", "x" * 256, "\ud800"]
+    )
+    def test_a_component_that_could_lead_elsewhere_is_refused(self, tree: Path, name: str) -> None:
+        for names in ([name], ["folder", name], [name, "file.txt"]):
+            assert self.verdict(tree, "open_now", *names) is OutsideRoot
+
+    def test_no_link_is_followed_where_the_policy_says_so(self, tree: Path) -> None:
+        assert self.at_once(tree, "folder", "link", follow=False) is BlockingIOError
+        assert self.at_once(tree, "short", "inner.txt", follow=False) is BlockingIOError
+        assert self.at_once(tree, "file.txt", follow=False) == b"file"
+
+    def test_a_file_that_appears_is_found_though_its_absence_was_remembered(self, tree: Path) -> None:
+        assert self.at_once(tree, "new") in (FileNotFoundError, BlockingIOError)
+        (tree / "new").write_text("new")
+        assert self.verdict(tree, "open_now", "new") in (b"new", BlockingIOError)
+        (tree / "new").unlink()
+        assert self.verdict(tree, "open_now", "new") in (FileNotFoundError, BlockingIOError)
+
+    @given(st.lists(st.sampled_from(NAMES), max_size=5), st.booleans())
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+    def test_what_is_certain_is_what_the_walk_says(self, tree: Path, names: list[str], follow: bool) -> None:
+        walked = self.verdict(tree, "open_with_stat", *names, follow=follow)
+        assert self.verdict(tree, "open_now", *names, follow=follow) in (walked, BlockingIOError)
+
+    def test_a_folder_replaced_by_a_link_out_is_refused(self, tree: Path) -> None:
+        beneath = Beneath(tree)
+        beneath.open_with_stat(["folder", "inner.txt"])[0].close()
+        (tree / "folder").rename(tree / "gone")
+        (tree / "folder").symlink_to("../secret")
+        for _ in range(2):
+            with pytest.raises(BlockingIOError):
+                beneath.open_now(["folder", "key"])
+            with pytest.raises(OutsideRoot):
+                beneath.open_with_stat(["folder", "key"])
+
+    def test_nothing_stays_open(self, tree: Path) -> None:
+        before = set(os.listdir("/proc/self/fd"))
+        for names in (["file.txt"], ["folder"], ["pipe"], ["missing"], ["out", "key"], []):
+            self.at_once(tree, *names)
+        assert set(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM, errno.EINVAL, errno.EMFILE])
+def test_without_the_system_call_nothing_is_certain(tree: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def fail(folder: int, path: bytes, how: bytes) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(openat2, "_open", fail)
+    openat2._is_supported.cache_clear()
+    try:
+        with pytest.raises(BlockingIOError):
+            Beneath(tree).open_now(["file.txt"])
+        assert read(tree, "file.txt") == "file"
+    finally:
+        openat2._is_supported.cache_clear()
+
+
+def test_a_file_system_that_asks_somebody_else_is_left_to_threads(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openat2, "_LOCAL", frozenset())
+    with pytest.raises(BlockingIOError):
+        Beneath(tree).open_now(["file.txt"])
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="there is no /proc here")
+def test_another_file_system_below_the_root_is_left_to_threads() -> None:
+    beneath = Beneath("/")
+    beneath.open_with_stat(["proc", "version"])[0].close()
+    with pytest.raises(BlockingIOError):
+        beneath.open_now(["proc", "version"])
 
 
 def test_a_chain_of_links_may_have_forty(tree: Path) -> None:

@@ -19,7 +19,7 @@ from asyncnet.stream import Stream
 from asyncnet.transports import files
 from tests.pairs import Maker, close_sockets, foreign_pair, memory_pair, over, socket_pair, tcp_pair
 
-CONTENT = bytes(range(256)) * 10_000  # 2.4 MiB: more than two windows
+CONTENT = bytes(range(256)) * 10_000  # 2.4 MiB: more than two pieces
 EVERYWHERE = pytest.mark.parametrize("maker", [socket_pair, tcp_pair, memory_pair, foreign_pair])
 
 
@@ -182,7 +182,7 @@ async def test_a_file_that_is_not_in_memory_is_read_by_a_thread_first(
         await left.send_file(file, 10)
         await left.aclose()
     assert received == CONTENT[10:]
-    assert loaded[0] == (10, files.WINDOW)
+    assert loaded[0] == (10, files.PIECE)
     assert sum(count for _, count in loaded) == len(CONTENT) - 10
 
 
@@ -193,6 +193,27 @@ async def test_whether_a_window_is_in_memory_is_asked_without_waiting(tmp_path: 
         assert files.is_cached(file, 0, 20_000) is False  # it ends before
         assert files.read_at(file, 9_990, 100) == b"x" * 10
         assert files.read_at(file, 0, 4) == b"xxxx"
+        assert files.read_now(file, 0, 20_000) is None
+        assert files.read_now(file, 9_990, 10) in (b"x" * 10, None)
+        assert files.read_now(file, 0, 0) == b""
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as pipe, os.fdopen(writing, "wb"):
         assert files.is_cached(pipe, 0, 1) is False
+        assert files.read_now(pipe, 0, 1) is None
+
+
+async def test_a_window_is_looked_at_in_every_piece(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    missing = 2 * files.PIECE + 5
+    asked: list[int] = []
+
+    def answer(descriptor: int, buffers: list[bytearray], offset: int, flags: int) -> int:
+        asked.append(offset)
+        return 0 if offset == missing else 1
+
+    monkeypatch.setattr(os, "preadv", answer)
+    monkeypatch.setattr(files, "_NOWAIT", 8)
+    with (tmp_path / "file").open("wb") as file:
+        assert files.is_cached(file, 6, files.WINDOW) is True
+        assert asked == [6 + index * files.PIECE for index in range(4)] + [5 + files.WINDOW]
+        assert files.is_cached(file, 5, files.WINDOW) is False
+        assert files.is_cached(file, 5, 1) is True

@@ -1,94 +1,157 @@
-"""`Files`: a folder over HTTP, as an application for `HTTPHandler` (RFC 9110 sections 8.8, 13 and 14, RFC 9111).
+"""`Files`: a folder over HTTP, as an application for `HTTPHandler` (RFC 9110 sections 8.8, 12.5.3, 13, 14; RFC 9111).
 
-Paths are resolved beneath the root (`asyncnet.beneath`); whatever does not lead to something below it, or begins with a
-dot, is not found. All work on the file system is done in a thread.
+Theory of operation
+===================
+
+Every name, a compressed twin's too, is resolved beneath the root (`asyncnet.beneath`), and what was opened is what is
+described and sent: nothing is looked up twice. Whatever does not lead to something below the root, or begins with a
+dot, is not found.
+
+The event loop never waits for the disk. A request is first answered with what the kernel can do at once: the names and
+the first 32 KiB of a file that was asked for before are in memory, and are had in microseconds. Where that does not
+work, the same is done once more in a thread. Larger contents are left to `Stream.send_file`.
 """
 
 from __future__ import annotations
 
 import errno
-import html
+import fnmatch
 import logging
-import mimetypes
 import os
 import re
-import stat
 import time
-from collections.abc import Sequence
-from datetime import UTC, datetime
-from email.utils import formatdate, parsedate_to_datetime
+from collections.abc import Callable, Mapping, Sequence
 from io import FileIO
-from urllib.parse import quote, unquote_to_bytes
+from typing import TypeAlias
+from urllib.parse import unquote_to_bytes
 
 import trio
 
-from asyncnet.beneath import Beneath, Entry, check_name
+from asyncnet.beneath import Beneath, check_name
+from asyncnet.errors import ConfigurationError, LocalProtocolError
+from asyncnet.http import mediatypes
+from asyncnet.http.codings import SUFFIXES, acceptable
+from asyncnet.http.conditions import failed_precondition, format_date, range_applies
+from asyncnet.http.listing import MAX_LISTED, listing_page, quote_name
 from asyncnet.http.messages import FileBody, Headers, Request, Response
+from asyncnet.http.ranges import ByteRanges, Span, parse_ranges
+from asyncnet.transports.files import read_at, read_now
 
 logger = logging.getLogger(__name__)
 
-OUR_FAULT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO})
-"""What says nothing about the file: whoever was told 404 would believe that it has gone."""
+OUR_FAULT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EAGAIN})
+"""What says nothing about the file: whoever was told 404 would believe that it has gone. (EAGAIN: it is leased.)"""
 
 SMALL = 32 * 1024
-"""Up to this size, in bytes, a file is read where it is opened, and leaves together with its head."""
+"""Up to this size, in bytes, a content is read where the file is opened, and leaves together with its head."""
 
-MAX_LISTED = 10_000
-"""How many names a listing shows."""
+REVALIDATE = "no-cache"
+"""Cache-Control of what may change: a cache keeps it, and asks each time whether it is still the same (a 304)."""
 
-LAST_MOMENT = 253402300799
-"""The end of the year 9999: file systems keep later times, calendars do not."""
+IMMUTABLE = "public, max-age=31536000, immutable"
+"""Cache-Control of what never changes under its name, as names with a hash of the content (RFC 8246)."""
+
+WELL_KNOWN = ".well-known"
+"""The one name with a dot that is meant for everybody (RFC 8615), at the top of the root."""
+
+_Opened: TypeAlias = tuple[FileIO, os.stat_result]
+_Opener: TypeAlias = Callable[[Sequence[str]], _Opened]
 
 
 class Files:
     """Serves the files below `root` by GET and HEAD.
 
     A folder is answered by its file `index` if it has one (None: never), else by a listing if `listing` is true, else
-    it is not found. A name that begins with a dot is not found. Symlinks are followed as long as they stay below
-    `root`. Raises `ConfigurationError` if `root` is no folder.
+    it is not found. A name that begins with a dot is not found, but for `/.well-known/`. Symlinks are followed as long
+    as they stay below `root`.
 
-    Of several ranges in one request none is sent, but the whole file: so ranges cannot be used to multiply it.
+    `precompressed` names the codings whose files are sent in place of the file beside them, where the client takes
+    them: "br" (`page.html.br`), "zstd" (`.zst`), "gzip" (`.gz`); the first is preferred, True means all three. A twin
+    older than its file is not sent: somebody forgot to compress it again.
+
+    `cache` is the Cache-Control of files: one for all, or a mapping of patterns to one each, of which the first that
+    fits counts: `{"assets/*": IMMUTABLE, "*.html": "no-cache"}`. A pattern with a slash is about the path below the
+    root, one without about the name; `*` fits any characters, slashes too. What no pattern fits has "no-cache", None
+    sends no such field.
+
+    Several ranges come in one answer (multipart/byteranges), overlapping ones joined; more than 100 are ignored.
+    Raises `ConfigurationError` if `root` is no folder, for an unknown coding and for what cannot be a Cache-Control.
     """
 
-    def __init__(self, root: str | os.PathLike[str], *, index: str | None = "index.html", listing: bool = True) -> None:
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        index: str | None = "index.html",
+        listing: bool = True,
+        precompressed: bool | Sequence[str] = False,
+        cache: str | Mapping[str, str | None] | None = REVALIDATE,
+    ) -> None:
         self._beneath = Beneath(root)
         self._index = index
         self._listing = listing
+        self._codings = _checked_codings(precompressed)
+        self._cache_rules, self._cache_control = _checked_cache(cache)
+        mediatypes.load()
 
     async def __call__(self, request: Request) -> Response:
         if request.method not in ("GET", "HEAD"):
             return Response.problem(405, {"allow": "GET, HEAD"})
-        return await trio.to_thread.run_sync(self._answer, request)
+        try:
+            response = self._answer(request, wait=False)
+        except BlockingIOError:
+            return await trio.to_thread.run_sync(self._answer_waiting, request)
+        body = _small_content(request, response)
+        if body is None:
+            return response
+        try:
+            data = read_now(body.file, body.offset, body.count)
+            if data is None:
+                return await trio.to_thread.run_sync(_with_content, request, response, body)
+        finally:
+            body.file.close()
+        response.body = data
+        return response
 
-    def _answer(self, request: Request) -> Response:
+    def _answer_waiting(self, request: Request) -> Response:
+        response = self._answer(request, wait=True)
+        body = _small_content(request, response)
+        return response if body is None else _with_content(request, response, body)
+
+    def _answer(self, request: Request, *, wait: bool) -> Response:
+        """The answer; small contents are still in their file. Raises BlockingIOError where it would `wait`."""
         try:
             names, is_folder = split_path(request.raw_path)
-            found = self._beneath.stat(names)
-            if not stat.S_ISDIR(found.st_mode):
-                return Response.problem(404) if is_folder else self._file(request, names)
-            if not is_folder:
+            if is_folder:
+                return self._folder(request, names, wait=wait)
+            try:
+                return self._file(request, names, wait=wait)
+            except IsADirectoryError:
                 # Relative, so that it stays on this host and below whatever prefix a proxy has taken off.
                 query = f"?{request.query}" if request.query else ""
                 return Response.redirect(f"./{quote_name(names[-1])}/{query}", 301)
-            return self._folder(request, names)
         except (OSError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno in OUR_FAULT:
-                logger.error("%s cannot be read: %s", request.target, error.strerror)
-                return Response.problem(503, {"retry-after": "1"})  # it may be there: caches keep a 404
+            if isinstance(error, OSError):
+                if not wait and isinstance(error, BlockingIOError):
+                    raise
+                if error.errno in OUR_FAULT:
+                    return _unavailable(request, error.strerror)
             # Not there, not allowed, not a file: the difference is nobody's business.
             return Response.problem(404)
 
-    def _folder(self, request: Request, names: Sequence[str]) -> Response:
+    def _folder(self, request: Request, names: Sequence[str], *, wait: bool) -> Response:
         if self._index is not None:
             try:
-                return self._file(request, [*names, self._index])
+                return self._file(request, [*names, self._index], wait=wait)
             except FileNotFoundError:
                 pass
         if not self._listing:
             return Response.problem(404)
+        if not wait:
+            raise BlockingIOError(errno.EAGAIN, "a listing waits for the disk")
         entries = [entry for entry in self._beneath.scan(names, limit=MAX_LISTED + 1) if not entry.name.startswith(".")]
         return Response.html(
-            listing_page(names, entries),
+            listing_page(names, entries, request.mounted_at),
             headers={
                 "cache-control": "no-cache",
                 "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'",
@@ -96,23 +159,142 @@ class Files:
             },
         )
 
-    def _file(self, request: Request, names: Sequence[str]) -> Response:
-        file = self._beneath.open(names)
+    def _file(self, request: Request, names: Sequence[str], *, wait: bool) -> Response:
+        open_file = self._beneath.open_with_stat if wait else self._beneath.open_now
+        file, status = open_file(names)
         try:
-            response = respond_with_file(request, file, names[-1], time.time())
+            coding = ""
+            if self._codings and (twin := self._find_twin(request, names, status, open_file)) is not None:
+                file.close()
+                file, status, coding = twin
+            response = self._describe(request, names, file, status, coding)
         except BaseException:
             file.close()
             raise
-        if not isinstance(response.body, FileBody) or request.method == "HEAD":
+        if request.method == "HEAD" or not isinstance(response.body, (FileBody, ByteRanges)):
             file.close()
         return response
+
+    def _find_twin(
+        self, request: Request, names: Sequence[str], plain: os.stat_result, open_file: _Opener
+    ) -> tuple[FileIO, os.stat_result, str] | None:
+        """The compressed twin that the client likes best, and its coding; None if the file itself is to be sent."""
+        for coding in acceptable(request.headers.get("accept-encoding"), self._codings):
+            try:
+                file, status = open_file([*names[:-1], names[-1] + SUFFIXES[coding]])
+            except OSError as error:
+                if error.errno in OUR_FAULT:
+                    raise
+                continue  # none, or one that leads out, or no file
+            # Whole seconds: what compresses a file and keeps its time may keep no more of it.
+            if int(status.st_mtime) >= int(plain.st_mtime):
+                return file, status, coding
+            file.close()
+        return None
+
+    def _describe(
+        self, request: Request, names: Sequence[str], file: FileIO, status: os.stat_result, coding: str
+    ) -> Response:
+        """The answer for an open file: preconditions first (RFC 9110 section 13.2.2), then the ranges."""
+        now = time.time()
+        size = status.st_size
+        modified = max(0, min(int(status.st_mtime), int(now)))  # not later than Date (section 8.8.2.1)
+        etag = f'"{status.st_mtime_ns:x}-{status.st_ctime_ns:x}-{size:x}{coding and "-" + coding}"'
+        raw = [(b"etag", etag.encode("ascii")), (b"last-modified", format_date(modified)), ACCEPT_RANGES]
+        if (cache_control := self._cache_control_of(names)) is not None:
+            raw.append((b"cache-control", cache_control))
+        if self._codings:
+            raw.append(VARY)
+        headers = Headers.checked(raw)
+        asked = _CONDITIONS.intersection([name for name, _ in request.headers.raw])
+        if asked:
+            failed = failed_precondition(request.headers, etag, modified, now)
+            if failed == 412:
+                return _refused(412, headers)
+            if failed == 304:
+                return Response(304, headers)
+        raw.append(NO_SNIFFING)
+        kind = mediatypes.content_type(names[-1])
+        spans = None
+        if b"range" in asked and request.method == "GET" and range_applies(request.headers, etag, modified, now):
+            spans = parse_ranges(request.headers["range"], size)
+            if coding and spans is not None and len(spans) > 1:
+                spans = None  # Content-Encoding would be about the parts as a whole, which are not coded
+        if spans is not None and not spans:
+            headers["content-range"] = f"bytes */{size}"
+            return _refused(416, headers)
+        if coding:
+            raw.append((b"content-encoding", coding.encode("ascii")))
+        if spans is None:
+            raw.append((b"content-type", kind.encode("ascii")))
+            return Response(200, headers, FileBody(file, 0, size))
+        return _partial(headers, file, spans, size, kind)
+
+    def _cache_control_of(self, names: Sequence[str]) -> bytes | None:
+        for fits, of_path, value in self._cache_rules:
+            if fits("/".join(names) if of_path else names[-1]):
+                return value
+        return self._cache_control
+
+
+ACCEPT_RANGES = (b"accept-ranges", b"bytes")
+NO_SNIFFING = (b"x-content-type-options", b"nosniff")
+VARY = (b"vary", b"accept-encoding")
+
+_CONDITIONS = frozenset({b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"range"})
+
+
+def _refused(status: int, headers: Headers) -> Response:
+    """What one request has brought upon itself: a cache that kept it by the file's own rule would answer others so."""
+    headers["cache-control"] = "no-store"
+    return Response.problem(status, headers)
+
+
+def _partial(headers: Headers, file: FileIO, spans: Sequence[Span], size: int, kind: str) -> Response:
+    """206: one range as it is, several as parts (RFC 9110 section 15.3.7)."""
+    if len(spans) == 1:
+        headers["content-type"] = kind
+        headers["content-range"] = spans[0].content_range(size)
+        return Response(206, headers, FileBody(file, spans[0].offset, spans[0].count))
+    body = ByteRanges(file, spans, size, kind)
+    headers["content-type"] = body.content_type
+    headers["content-length"] = str(body.length)
+    return Response(206, headers, body)
+
+
+def _small_content(request: Request, response: Response) -> FileBody | None:
+    """The body, if it is to be read here and not left to `Stream.send_file`."""
+    body = response.body
+    return body if type(body) is FileBody and body.count <= SMALL and request.method == "GET" else None
+
+
+def _with_content(request: Request, response: Response, body: FileBody) -> Response:
+    """The response with what is in the file in place of the file. Waits for the disk."""
+    try:
+        data = read_at(body.file, body.offset, body.count)
+    except OSError as error:
+        return _unavailable(request, error.strerror)
+    finally:
+        body.file.close()
+    if len(data) < body.count:
+        return _unavailable(request, "it became shorter while it was read")
+    response.body = data
+    return response
+
+
+def _unavailable(request: Request, why: str | None) -> Response:
+    logger.error("%s cannot be read: %s", request.target, why)
+    return Response.problem(503, {"retry-after": "1"})  # it may be there: caches keep a 404
+
+
+_is_plain_path = re.compile(r"(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99})+/?", re.ASCII).fullmatch
 
 
 def split_path(raw_path: str) -> tuple[list[str], bool]:
     """The components of a request's path, each decoded once, and whether it ends with a slash.
 
-    Raises ValueError, or `OutsideRoot`, for what can name nothing here: no path, names that begin with a dot, empty
-    ones, and those with an encoded slash, a backslash or NUL.
+    Raises ValueError, or `OutsideRoot`, for what can name nothing here: no path, names that begin with a dot (but for
+    `.well-known`, at the top), empty ones, and those with an encoded slash, a backslash or NUL.
     """
     if not raw_path.startswith("/"):
         raise ValueError("not a path")
@@ -120,215 +302,45 @@ def split_path(raw_path: str) -> tuple[list[str], bool]:
     is_folder = not last
     if last:
         parts.append(last)
+    if _is_plain_path(raw_path) is not None:
+        return parts, is_folder
     names = [unquote_to_bytes(part).decode("utf-8", "surrogateescape") for part in parts]
-    for name in names:
+    for place, name in enumerate(names):
         check_name(name)
-        if name.startswith("."):
+        if name.startswith(".") and (place or name != WELL_KNOWN):
             raise ValueError("a hidden name")
     return names, is_folder
 
 
-def quote_name(name: str) -> str:
-    """A file's name as one component of a URL, with the bytes that it has on disk."""
-    return quote(name.encode("utf-8", "surrogateescape"), safe="")
+# The options
 
 
-# One file
+def _checked_codings(precompressed: bool | Sequence[str]) -> tuple[str, ...]:
+    if isinstance(precompressed, bool):
+        return tuple(SUFFIXES) if precompressed else ()
+    for coding in precompressed:
+        if coding not in SUFFIXES:
+            raise ConfigurationError(f"no precompressed coding: {coding!r} (there are {', '.join(SUFFIXES)})")
+    return tuple(precompressed)
 
 
-def respond_with_file(request: Request, file: FileIO, name: str, now: float) -> Response:
-    """The answer to GET or HEAD for an open file: preconditions first (RFC 9110 section 13.2.2), then the range."""
-    status = os.fstat(file.fileno())
-    headers = Headers(
-        {
-            # Not later than Date (section 8.8.2.1).
-            "last-modified": formatdate(max(0, min(int(status.st_mtime), int(now))), usegmt=True),
-            "etag": f'"{status.st_mtime_ns:x}-{status.st_ctime_ns:x}-{status.st_size:x}"',
-            "accept-ranges": "bytes",
-        }
-    )
-    failed = check_preconditions(request.headers, headers)
-    if failed == 412:
-        return Response.problem(412, headers)
-    if failed == 304:
-        return Response(304, headers)
-    headers["content-type"] = content_type(name)
-    headers["x-content-type-options"] = "nosniff"
-    size = status.st_size
-    span = None
-    if request.method == "GET" and range_applies(request.headers, headers, now):
-        span = parse_range(request.headers.get("range", ""), size)
-    if span is None:
-        return _content(file, 0, size, 200, headers, request.method)
-    first, count = span
-    if not count:
-        return Response.problem(416, {"content-range": f"bytes */{size}"})
-    headers["content-range"] = f"bytes {first}-{first + count - 1}/{size}"
-    return _content(file, first, count, 206, headers, request.method)
+_Rule: TypeAlias = tuple[Callable[[str], object], bool, bytes | None]
+"""Whether a rule fits; whether it is about the path; its Cache-Control."""
 
 
-def _content(file: FileIO, offset: int, count: int, status: int, headers: Headers, method: str) -> Response:
-    if count > SMALL or method == "HEAD":
-        return Response(status, headers, FileBody(file, offset, count))
-    file.seek(offset)
-    data = file.read(count)
-    if len(data) < count:
-        raise OSError("the file became shorter while it was read")
-    return Response(status, headers, data)
+def _checked_cache(cache: str | Mapping[str, str | None] | None) -> tuple[list[_Rule], bytes | None]:
+    """The rules in their order, and what files get that none fits."""
+    if cache is None or isinstance(cache, str):
+        return [], _checked_value(cache)
+    rules: list[_Rule] = [
+        (re.compile(fnmatch.translate(pattern.removeprefix("/"))).match, "/" in pattern, _checked_value(value))
+        for pattern, value in cache.items()
+    ]
+    return rules, _checked_value(REVALIDATE)
 
 
-def check_preconditions(request: Headers, current: Headers) -> int | None:
-    """412 or 304 if a precondition says so, in the order of RFC 9110 section 13.2.2."""
-    etag, modified = current["etag"], _seconds(current["last-modified"])
-    if_match = request.get("if-match")
-    if if_match is not None:
-        if not _matches(if_match, etag, weakly=False):
-            return 412
-    else:
-        unmodified_since = _seconds(request.get("if-unmodified-since"))
-        if unmodified_since is not None and modified is not None and modified > unmodified_since:
-            return 412
-    if_none_match = request.get("if-none-match")
-    if if_none_match is not None:
-        return 304 if _matches(if_none_match, etag, weakly=True) else None
-    modified_since = _seconds(request.get("if-modified-since"))
-    if modified_since is not None and modified is not None and modified <= modified_since:
-        return 304
-    return None
-
-
-_find_tags = re.compile(r'(W/)?("[\x21\x23-\x7e\x80-\xff]*")').findall
-
-
-def _matches(field: str, etag: str, *, weakly: bool) -> bool:
-    """Whether the list of entity tags has ours, which is strong (section 8.8.3.2)."""
-    if field.strip() == "*":
-        return True
-    return any(tag == etag and (weakly or not weak) for weak, tag in _find_tags(field))
-
-
-def _seconds(date: str | None) -> float | None:
-    """An HTTP date in seconds since 1970; None for none and for what is no date (which is ignored)."""
-    if date is None:
-        return None
+def _checked_value(value: str | None) -> bytes | None:
     try:
-        moment = parsedate_to_datetime(date)
-        return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
-    except (ValueError, OverflowError):
-        return None
-
-
-def range_applies(request: Headers, current: Headers, now: float) -> bool:
-    """Whether If-Range lets the range through (section 13.1.5): a strong tag or a strong date, exactly ours."""
-    if_range = request.get("if-range")
-    if if_range is None:
-        return True
-    if if_range.endswith('"'):
-        return if_range == current["etag"]
-    modified = _seconds(current["last-modified"])
-    # A file could have changed again within the second that its date names.
-    return if_range == current["last-modified"] and modified is not None and modified < now - 1
-
-
-_is_range = re.compile(r"bytes=[ \t]*(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))[ \t]*", re.ASCII | re.IGNORECASE).fullmatch
-
-
-def parse_range(field: str, size: int) -> tuple[int, int] | None:
-    """The offset and count of a single byte range (section 14.1.2), a count of 0 if it cannot be satisfied.
-
-    None where the field is to be ignored: another unit, no range, more than one.
-    """
-    match = _is_range(field)
-    if match is None:
-        return None
-    first, last, suffix = match.groups()
-    if suffix is not None:
-        if not size and int(suffix):
-            return None  # satisfied by all there is, which no Content-Range can express
-        count = min(int(suffix), size)
-        return size - count, count
-    start = int(first)
-    end = min(int(last), size - 1) if last else size - 1
-    if last and int(last) < start:
-        return None
-    return start, max(0, end - start + 1)
-
-
-_COMPRESSED = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
-
-
-def content_type(name: str) -> str:
-    """The media type that the name's ending stands for; text is UTF-8. A compressed file is what it is on disk."""
-    kind, coding = mimetypes.guess_type("./" + name)
-    if coding is not None:
-        return _COMPRESSED.get(coding, "application/octet-stream")
-    if kind is None:
-        return "application/octet-stream"
-    if kind.startswith("text/") or kind == "application/javascript":
-        return f"{kind}; charset=utf-8"
-    return kind
-
-
-# A folder
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{title}</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 56rem; margin: 0 auto; padding: 1rem; }}
-h1 {{ font-size: 1.2rem; overflow-wrap: anywhere; }}
-table {{ width: 100%; border-collapse: collapse; }}
-td {{ padding: .4rem .5rem; border-top: 1px solid #8884; }}
-td:first-child {{ overflow-wrap: anywhere; }}
-td + td {{ text-align: right; white-space: nowrap; opacity: .7; font-variant-numeric: tabular-nums; }}
-a {{ text-decoration: none; }}
-a:hover, a:focus {{ text-decoration: underline; }}
-@media (max-width: 36rem) {{ td:last-child {{ display: none; }} }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
-<table>
-{rows}</table>
-{note}</body>
-</html>
-"""
-
-
-def listing_page(names: Sequence[str], entries: Sequence[Entry]) -> str:
-    """A folder's page: folders first, then files, each with its size and the time (UTC) it was changed."""
-    ordered = sorted(entries[:MAX_LISTED], key=lambda entry: (not entry.is_folder, entry.name.casefold(), entry.name))
-    rows = [_row("../", "../", "", "")] if names else []
-    for entry in ordered:
-        slash = "/" if entry.is_folder else ""
-        changed = datetime.fromtimestamp(min(max(0, entry.stat.st_mtime), LAST_MOMENT), UTC).strftime("%Y-%m-%d %H:%M")
-        size = "" if entry.is_folder else readable_size(entry.stat.st_size)
-        rows.append(_row(f"./{quote_name(entry.name)}{slash}", _shown(entry.name) + slash, size, changed))
-    note = "" if len(entries) <= MAX_LISTED else f"<p>Only {MAX_LISTED} names are shown.</p>\n"
-    title = "/" + "".join(f"{_shown(name)}/" for name in names)
-    return _PAGE.format(title=title, rows="".join(rows), note=note)
-
-
-def _row(link: str, text: str, size: str, changed: str) -> str:
-    return f'<tr><td><a href="{link}">{text}</a></td><td>{size}</td><td>{changed}</td></tr>\n'
-
-
-def _shown(name: str) -> str:
-    """A name as text in a page: escaped, with a mark for each byte that is no UTF-8."""
-    return html.escape(name.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
-
-
-def readable_size(size: int) -> str:
-    """A size for people: "17 B", "4.2 KiB", "3.0 GiB"."""
-    if size < 1024:
-        return f"{size} B"
-    amount = float(size)
-    for unit in ("KiB", "MiB", "GiB"):
-        amount /= 1024
-        if amount < 1023.95:
-            return f"{amount:.1f} {unit}"
-    return f"{amount / 1024:.1f} TiB"
+        return None if value is None else Headers({"cache-control": value}).raw[0][1]
+    except LocalProtocolError as error:
+        raise ConfigurationError(f"no Cache-Control: {error}") from None

@@ -1,9 +1,10 @@
 """Files on their way out: never a wait for the disk on the event loop.
 
 `os.sendfile` on a non-blocking socket still blocks on a page that is not in memory. So a file goes out window by
-window; before each, both ends of the window are read with `RWF_NOWAIT`, which fails instead of waiting. (One byte
-would prove one page; read-ahead loads windows as a whole, so both ends are good evidence.) Where a page is missing,
-or the file system cannot say (tmpfs, network file systems, other platforms), a thread reads the window first.
+window; before each, a byte in every MiB of it and its last one are read with `RWF_NOWAIT`, which fails instead of
+waiting. (One byte would prove one page; read-ahead loads megabytes as a whole, so this is good evidence.) Where a page
+is missing, or the file system cannot say (tmpfs, network file systems, other platforms), a thread reads the next MiB
+first, and that is sent.
 """
 
 from __future__ import annotations
@@ -11,21 +12,39 @@ from __future__ import annotations
 import os
 from typing import BinaryIO
 
-WINDOW = 1 << 20
-"""How much of a file is probed, loaded and sent at a time, in bytes."""
+PIECE = 1 << 20
+"""How much of a file is read at a time, in bytes: before it is sent, or in order to be."""
+
+WINDOW = 4 * PIECE
+"""How much of a file that is in memory is looked at and sent at a time, in bytes, before others have their turn."""
 
 _NOWAIT = getattr(os, "RWF_NOWAIT", None)
 
 
 def is_cached(file: BinaryIO, offset: int, count: int) -> bool:
-    """Whether the window's first and last page are in memory; False also where nobody knows. Does not wait."""
+    """Whether the window seems to be in memory (see above); False also where nobody knows. Does not wait."""
     if _NOWAIT is None:
         return False
     byte = [bytearray(1)]
+    last = offset + count - 1
     try:
-        return all(os.preadv(file.fileno(), byte, at, _NOWAIT) == 1 for at in (offset, offset + count - 1))
+        return all(os.preadv(file.fileno(), byte, at, _NOWAIT) == 1 for at in (*range(offset, last, PIECE), last))
     except OSError:  # EAGAIN: not in memory; EOPNOTSUPP: no such question here
         return False
+
+
+def read_now(file: BinaryIO, offset: int, count: int) -> bytes | None:
+    """`count` bytes from `offset` on if all of them are in memory; None if not, or if nobody knows. Does not wait."""
+    if _NOWAIT is None:
+        return None
+    if not count:
+        return b""
+    data = bytearray(count)
+    try:
+        done = os.preadv(file.fileno(), [data], offset, _NOWAIT)
+    except OSError:  # as above
+        return None
+    return bytes(data) if done == count else None
 
 
 def load_into_cache(file: BinaryIO, offset: int, count: int) -> None:

@@ -1,4 +1,4 @@
-"""Files: what a folder answers, byte for byte where it matters, and that nothing outside it ever does."""
+"""Files: what a folder answers, byte for byte where it matters."""
 
 from __future__ import annotations
 
@@ -6,46 +6,25 @@ import errno
 import os
 import re
 import resource
-from email.utils import formatdate
+from collections.abc import Sequence
+from io import FileIO
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import trio
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from asyncnet.beneath import Beneath, Entry
+from asyncnet.beneath import Beneath
 from asyncnet.errors import ConfigurationError
-from asyncnet.http.files import SMALL, Files, content_type, listing_page, parse_range, readable_size, split_path
-from asyncnet.http.messages import FileBody, Headers, Request, Response
-
-TEN = b"0123456789"
-MODIFIED = 1_700_000_000
-LAST_MODIFIED = "Tue, 14 Nov 2023 22:13:20 GMT"
+from asyncnet.http.files import IMMUTABLE, SMALL, Files, split_path
+from asyncnet.http.messages import FileBody, Headers, Request
+from asyncnet.transports.files import read_now
+from tests.http.folder import LAST_MODIFIED, TEN, WAYS, ask, make_root, use_way
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "root"
-    (folder / "sub" / "deep").mkdir(parents=True)
-    (folder / "ten.txt").write_bytes(TEN)
-    os.utime(folder / "ten.txt", (MODIFIED, MODIFIED))
-    (folder / "empty").write_bytes(b"")
-    (folder / "large.bin").write_bytes(bytes(SMALL + 1))
-    (folder / ".hidden").write_text("hidden")
-    (folder / ".git").mkdir()
-    (folder / ".git" / "config").write_text("hidden")
-    (tmp_path / "secret").write_text("secret")
-    return folder
-
-
-async def ask(files: Files, target: str = "/ten.txt", method: str = "GET", **headers: str) -> Response:
-    fields = {"host": "a", **{name.replace("_", "-"): value for name, value in headers.items()}}
-    response = await files(Request(method, target, Headers(fields)))
-    response.close()
-    return response
+@pytest.fixture(params=WAYS)
+def root(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    use_way(request.param, monkeypatch)
+    return make_root(tmp_path)
 
 
 class TestFiles:
@@ -58,7 +37,7 @@ class TestFiles:
         assert response.headers["accept-ranges"] == "bytes"
         assert response.headers["x-content-type-options"] == "nosniff"
 
-    @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EIO])
+    @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EIO, errno.EAGAIN])
     async def test_what_cannot_be_opened_for_want_of_anything_is_not_said_to_be_absent(
         self, root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
     ) -> None:
@@ -66,7 +45,8 @@ class TestFiles:
             raise OSError(number, os.strerror(number))
 
         files = Files(root)
-        monkeypatch.setattr(Beneath, "stat", fail)
+        monkeypatch.setattr(Beneath, "open_now", fail)
+        monkeypatch.setattr(Beneath, "open_with_stat", fail)
         response = await ask(files)
         assert response.status == 503
         assert response.headers["retry-after"] == "1"
@@ -140,284 +120,172 @@ class TestFiles:
         with pytest.raises(ConfigurationError):
             Files(root / "ten.txt")
 
-
-class TestNothingElse:
-    @pytest.mark.parametrize(
-        "target",
-        [
-            "/../secret",
-            "/sub/../../secret",
-            "/%2e%2e/secret",
-            "/%2e%2e%2fsecret",
-            "/..%2fsecret",
-            "/sub/..%2f..%2fsecret",
-            "/..%5csecret",
-            "/..\\secret",
-            "/sub/%2e%2e/ten.txt",
-            "/./ten.txt",
-            "/%2e/ten.txt",
-            "/ten.txt%00",
-            "/ten.txt%00.html",
-            "/sub%2f..%2ften.txt",
-            "/sub%2fdeep",
-            "/%2fetc/passwd",
-            "//etc/passwd",
-            "/%2e%2e%2f%2e%2e%2fetc%2fpasswd",
-            "/%252e%252e/secret",
-            "/%c0%ae%c0%ae/secret",
-            "/" + "a" * 256,
-            "/.hidden",
-            "/%2ehidden",
-            "/.git/config",
-            "/sub/.hidden",
-            "/link",
-            "/link/secret",
-            "/out",
-            "/absolute",
-        ],
-    )
-    async def test_traversal_of_every_kind_is_not_found(self, root: Path, target: str) -> None:
-        (root / "link").symlink_to("..")
-        (root / "out").symlink_to("../secret")
-        (root / "absolute").symlink_to("/etc/hostname")
-        response = await ask(Files(root), target)
-        assert response.status == 404
-        assert b"secret" not in (response.body if isinstance(response.body, bytes) else b"")
-
-    async def test_an_index_that_leads_out_is_not_found(self, root: Path) -> None:
-        (root / "sub" / "index.html").symlink_to("../../secret")
-        assert (await ask(Files(root), "/sub/")).status == 404
-
-    async def test_a_compressed_twin_is_never_looked_for(self, root: Path) -> None:
-        (root / "ten.txt.gz").symlink_to("../secret")
-        assert (await ask(Files(root), accept_encoding="gzip, br")).body == TEN
-        assert (await ask(Files(root), "/ten.txt.gz")).status == 404
-
-    async def test_a_pipe_is_not_found(self, root: Path) -> None:
-        os.mkfifo(root / "pipe")
-        assert (await ask(Files(root), "/pipe")).status == 404
-
-    @given(
-        st.lists(st.sampled_from(["/", "..", ".", "%2e", "%2f", "%5c", "%00", "secret", "sub", "out", "%"]), max_size=8)
-    )
-    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
-    def test_no_target_shows_the_secret(self, root: Path, parts: list[str]) -> None:
-        if not (root / "out").is_symlink():
-            (root / "out").symlink_to("..")
-        response = trio.run(Files(root), Request("GET", "/" + "".join(parts), Headers()))
-        assert response.status in (200, 301, 404)
-        assert response.body != b"secret"
+    async def test_well_known_names_are_for_everybody_at_the_top_of_the_root(self, root: Path) -> None:
+        for folder in (root / ".well-known", root / "sub" / ".well-known"):
+            folder.mkdir()
+            (folder / "security.txt").write_text("contact")
+            (folder / ".hidden").write_text("hidden")
+        assert (await ask(Files(root), "/.well-known/security.txt")).body == b"contact"
+        assert (await ask(Files(root), "/.well-known/.hidden")).status == 404
+        assert (await ask(Files(root), "/sub/.well-known/security.txt")).status == 404
 
 
-class TestConditions:
+class TestCacheControl:
+    async def test_a_cache_asks_each_time_unless_told_otherwise(self, root: Path) -> None:
+        response = await ask(Files(root))
+        assert response.headers["cache-control"] == "no-cache"
+        again = await ask(Files(root), if_none_match=response.headers["etag"])
+        assert (again.status, again.headers["cache-control"]) == (304, "no-cache")
+
+    async def test_one_value_is_for_all_and_none_for_none(self, root: Path) -> None:
+        assert (await ask(Files(root, cache="max-age=60"))).headers["cache-control"] == "max-age=60"
+        assert "cache-control" not in (await ask(Files(root, cache=None))).headers
+
+    async def test_the_first_pattern_that_fits_counts(self, root: Path) -> None:
+        (root / "app.3f2a.js").write_text("")
+        (root / "sub" / "index.html").write_text("")
+        (root / "sub" / "deep" / "a.js").write_text("")
+        rules = {
+            "sub/*.js": "max-age=1",
+            "*.*.js": IMMUTABLE,
+            "*.html": "max-age=2",
+            "/ten.txt": "max-age=3",
+            "e*": None,
+        }
+        files = Files(root, cache=rules)
+        for target, value in (
+            ("/sub/deep/a.js", "max-age=1"),
+            ("/app.3f2a.js", IMMUTABLE),
+            ("/sub/", "max-age=2"),
+            ("/ten.txt", "max-age=3"),
+            ("/large.bin", "no-cache"),
+            ("/empty", None),
+        ):
+            assert (await ask(files, target)).headers.get("cache-control") == value
+
+    async def test_what_is_not_there_is_not_kept(self, root: Path) -> None:
+        assert "cache-control" not in (await ask(Files(root, cache=IMMUTABLE), "/missing")).headers
+
+    async def test_what_one_request_has_asked_for_wrongly_no_cache_keeps_for_others(self, root: Path) -> None:
+        files = Files(root, cache=IMMUTABLE)
+        assert (await ask(files)).headers["cache-control"] == IMMUTABLE
+        for status, response in (
+            (416, await ask(files, range="bytes=99-")),
+            (412, await ask(files, if_match='"x"')),
+        ):
+            assert response.status == status
+            assert response.headers["cache-control"] == "no-store"
+
+    def test_what_cannot_be_a_field_is_a_configuration_error(self, root: Path) -> None:
+        with pytest.raises(ConfigurationError, match="Cache-Control"):
+            Files(root, cache={"*": "no-cache\r\nset-cookie: a=b"})
+
+
+class TestWithoutAThread:
+    """What the kernel has in memory is answered on the event loop, at once."""
+
     @pytest.fixture
-    async def etag(self, root: Path) -> str:
-        return (await ask(Files(root))).headers["etag"]
-
-    async def test_the_tag_changes_with_the_file(self, root: Path, etag: str) -> None:
-        (root / "ten.txt").write_bytes(TEN[::-1])
-        os.utime(root / "ten.txt", (MODIFIED, MODIFIED))
-        assert (await ask(Files(root))).headers["etag"] != etag
-
-    @pytest.mark.parametrize("pattern", ["{}", "W/{}", '"x", {}', "{} , W/{}", "*"])
-    async def test_if_none_match_saves_the_body(self, root: Path, etag: str, pattern: str) -> None:
-        for method in ("GET", "HEAD"):
-            response = await ask(Files(root), method=method, if_none_match=pattern.format(etag, etag))
-            assert (response.status, response.body) == (304, b"")
-            assert response.headers["etag"] == etag
-            assert "content-type" not in response.headers
-
-    async def test_if_none_match_counts_more_than_a_date(self, root: Path) -> None:
-        response = await ask(Files(root), if_none_match='"x"', if_modified_since=LAST_MODIFIED)
-        assert response.status == 200
+    def root(self, tmp_path: Path) -> Path:
+        root = make_root(tmp_path)
+        (root / "index.html").write_text("index")
+        if Beneath(root)._open_cached is None:
+            pytest.skip("this kernel or this file system cannot open files without waiting")
+        with (root / "ten.txt").open("rb") as file:
+            if read_now(file, 0, 10) is None:
+                pytest.skip("this file system cannot read without waiting")
+        return root
 
     @pytest.mark.parametrize(
-        ("date", "status"),
+        ("target", "status", "content"),
         [
-            (LAST_MODIFIED, 304),
-            (formatdate(MODIFIED + 1, usegmt=True), 304),
-            (formatdate(MODIFIED - 1, usegmt=True), 200),
-            ("Tuesday, 14-Nov-23 22:13:20 GMT", 304),
-            ("Tue Nov 14 22:13:20 2023", 304),
-            ("yesterday", 200),
-            ("", 200),
+            ("/ten.txt", 200, TEN),
+            ("/", 200, b"index"),
+            ("/empty", 200, b""),
+            ("/link", 200, TEN),
+            ("/sub", 301, None),
+            ("/missing", 404, None),
+            ("/.hidden", 404, None),
+            ("/large.bin", 200, None),
         ],
     )
-    async def test_if_modified_since(self, root: Path, date: str, status: int) -> None:
-        assert (await ask(Files(root), if_modified_since=date)).status == status
-
-    async def test_if_match(self, root: Path, etag: str) -> None:
-        assert (await ask(Files(root), if_match=etag)).status == 200
-        assert (await ask(Files(root), if_match="*")).status == 200
-        assert (await ask(Files(root), if_match='"x"')).status == 412
-        assert (await ask(Files(root), if_match=f"W/{etag}")).status == 412
-
-    async def test_if_unmodified_since(self, root: Path, etag: str) -> None:
-        assert (await ask(Files(root), if_unmodified_since=LAST_MODIFIED)).status == 200
-        before = formatdate(MODIFIED - 1, usegmt=True)
-        assert (await ask(Files(root), if_unmodified_since=before)).status == 412
-        assert (await ask(Files(root), if_unmodified_since=before, if_match=etag)).status == 200
-        assert (await ask(Files(root), if_unmodified_since="never")).status == 200
-
-    async def test_a_file_from_the_future_is_not_dated_there(self, root: Path) -> None:
-        os.utime(root / "ten.txt", (2**33, 2**33))
-        assert not (await ask(Files(root))).headers["last-modified"].endswith("2242 GMT")
-
-
-NO_SINGLE_RANGE = ["bytes=0-0,2-2", "bytes=0-,0-,0-", "lines=1-2", "bytes=4-2", "bytes=a-b", "bytes=", "bytes=-", "0-1"]
-NO_SINGLE_RANGE += ["bytes=1-2-3", "bytes=--1", "bytes=+1-2", "bytes=\xb2-3", "bytes=" + "9" * 30 + "-"]
-
-
-class TestRanges:
-    @pytest.mark.parametrize(
-        ("field", "body", "content_range"),
-        [
-            ("bytes=0-0", b"0", "bytes 0-0/10"),
-            ("bytes=2-4", b"234", "bytes 2-4/10"),
-            ("bytes=7-", b"789", "bytes 7-9/10"),
-            ("bytes=8-99", b"89", "bytes 8-9/10"),
-            ("bytes=-3", b"789", "bytes 7-9/10"),
-            ("bytes=-99", TEN, "bytes 0-9/10"),
-            ("Bytes= 1-1 ", b"1", "bytes 1-1/10"),
-        ],
-    )
-    async def test_a_single_range(self, root: Path, field: str, body: bytes, content_range: str) -> None:
-        response = await ask(Files(root), range=field)
-        assert (response.status, response.body) == (206, body)
-        assert response.headers["content-range"] == content_range
-        assert response.headers["etag"]
-
-    @pytest.mark.parametrize("field", NO_SINGLE_RANGE)
-    async def test_what_is_no_single_range_gets_the_whole(self, root: Path, field: str) -> None:
-        response = await ask(Files(root), range=field)
-        assert (response.status, response.body) == (200, TEN)
-
-    @pytest.mark.parametrize("field", ["bytes=10-", "bytes=10-20", "bytes=999999999999-", "bytes=-0"])
-    async def test_a_range_behind_the_end_cannot_be_satisfied(self, root: Path, field: str) -> None:
-        response = await ask(Files(root), range=field)
-        assert (response.status, response.headers["content-range"]) == (416, "bytes */10")
-
-    async def test_an_empty_file_has_no_first_byte(self, root: Path) -> None:
-        assert (await ask(Files(root), "/empty", range="bytes=0-")).status == 416
-        assert (await ask(Files(root), "/empty", range="bytes=-5")).status == 200
-        assert (await ask(Files(root), "/empty")).body == b""
-
-    async def test_head_has_no_ranges(self, root: Path) -> None:
-        assert (await ask(Files(root), method="HEAD", range="bytes=0-0")).status == 200
-
-    async def test_if_range_lets_only_the_same_file_through(self, root: Path) -> None:
-        etag = (await ask(Files(root))).headers["etag"]
-        for value, status in ((etag, 206), (f"W/{etag}", 200), ('"x"', 200), (LAST_MODIFIED, 206), ("x", 200)):
-            assert (await ask(Files(root), range="bytes=0-0", if_range=value)).status == status
-        earlier = formatdate(MODIFIED - 1, usegmt=True)
-        assert (await ask(Files(root), range="bytes=0-0", if_range=earlier)).status == 200
-
-    @pytest.mark.parametrize(("age", "status"), [(0.5, 200), (1, 200), (1.5, 206)])
-    async def test_the_date_of_a_file_that_has_just_changed_is_too_weak(
-        self, root: Path, age: float, status: int, monkeypatch: pytest.MonkeyPatch
+    async def test_what_was_asked_for_before_needs_none(
+        self, root: Path, monkeypatch: pytest.MonkeyPatch, target: str, status: int, content: bytes | None
     ) -> None:
-        monkeypatch.setattr("asyncnet.http.files.time", SimpleNamespace(time=lambda: MODIFIED + age))
-        assert (await ask(Files(root), range="bytes=0-0", if_range=LAST_MODIFIED)).status == status
+        (root / "link").symlink_to("ten.txt")
+        files = Files(root, precompressed=True)
+        await ask(files, target)
 
-    async def test_conditions_come_before_ranges(self, root: Path) -> None:
-        assert (await ask(Files(root), range="bytes=0-0", if_none_match="*")).status == 304
-        assert (await ask(Files(root), range="bytes=99-", if_match='"x"')).status == 412
+        async def refuse(*args: object, **options: object) -> None:
+            raise AssertionError("a thread was asked")
 
-    @given(st.text("bytes=0123456789-, ", max_size=20), st.integers(0, 30))
-    def test_no_range_reaches_outside_the_file(self, field: str, size: int) -> None:
-        span = parse_range("bytes=" + field, size)
-        if span is not None:
-            offset, count = span
-            assert count >= 0
-            assert not count or 0 <= offset < offset + count <= size
+        monkeypatch.setattr(trio.to_thread, "run_sync", refuse)
+        response = await ask(files, target)
+        assert response.status == status
+        if content is not None:
+            assert response.body == content
 
+    async def test_no_descriptor_is_left_open(self, root: Path) -> None:
+        files = Files(root, precompressed=True)
+        before = set(os.listdir("/proc/self/fd"))
+        for target in ("/ten.txt", "/", "/sub", "/sub/", "/missing", "/large.bin", "/ten.txt/", "/pipe"):
+            await ask(files, target, accept_encoding="br, gzip", range="bytes=0-0,9-9")
+            await ask(files, target, "HEAD")
+        assert set(os.listdir("/proc/self/fd")) == before
 
-class TestListing:
-    async def page(self, root: Path, target: str = "/", **options: Any) -> str:
-        response = await ask(Files(root, **options), target)
-        assert (response.status, response.headers["content-type"]) == (200, "text/html; charset=utf-8")
-        assert "default-src 'none'" in response.headers["content-security-policy"]
-        assert isinstance(response.body, bytes)
-        return response.body.decode()
-
-    async def test_folders_come_first_and_names_in_order(self, root: Path) -> None:
-        (root / "B.txt").write_text("")
-        (root / "a.txt").write_text("")
-        links = re.findall('href="([^"]*)"', await self.page(root))
-        assert links == ["./sub/", "./a.txt", "./B.txt", "./empty", "./large.bin", "./ten.txt"]
-
-    async def test_a_folder_below_the_root_links_to_its_parent(self, root: Path) -> None:
-        page = await self.page(root, "/sub/")
-        assert re.findall('href="([^"]*)"', page) == ["../", "./deep/"]
-        assert "<h1>/sub/</h1>" in page
-
-    async def test_sizes_and_dates_are_shown(self, root: Path) -> None:
-        page = await self.page(root)
-        assert "<td>10 B</td><td>2023-11-14 22:13</td>" in page
-        assert "<td>32.0 KiB</td>" in page
-
-    async def test_names_are_escaped_and_encoded(self, root: Path) -> None:
-        (root / "<b>\"&'?#%").write_text("")
-        (root / "a:b").write_text("")
-        page = await self.page(root)
-        assert '<a href="./%3Cb%3E%22%26%27%3F%23%25">&lt;b&gt;&quot;&amp;&#x27;?#%</a>' in page
-        assert 'href="./a%3Ab"' in page
-
-    async def test_bytes_that_are_no_utf_8_are_marked_and_linked(self, root: Path) -> None:
-        Path(os.fsdecode(os.fsencode(root) + b"/caf\xe9")).write_text("")
-        assert '<a href="./caf%E9">caf\ufffd</a>' in await self.page(root)
-
-    async def test_hidden_names_and_links_that_lead_out_are_not_shown(self, root: Path) -> None:
-        (root / "out").symlink_to("../secret")
-        page = await self.page(root)
-        for name in ("hidden", "git", "out"):
-            assert f">{name}" not in page
-            assert f">.{name}" not in page
-
-    def test_a_date_past_all_calendars_is_no_error(self) -> None:
-        for modified, shown in ((1 << 50, "9999-12-31 23:59"), (-(1 << 50), "1970-01-01 00:00")):
-            status = os.stat_result((0o100644, 1, 1, 1, 0, 0, 0, modified, modified, modified))
-            assert shown in listing_page([], [Entry("old", status)])
-
-    def test_a_page_says_when_it_is_not_complete(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("asyncnet.http.files.MAX_LISTED", 2)
-        entries = Beneath(root).scan([])
-        assert "Only 2 names are shown" in listing_page([], entries)
-        assert "Only" not in listing_page([], entries[:2])
-
-    @pytest.mark.parametrize(
-        ("size", "text"),
-        [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.0 KiB"),
-            (1536, "1.5 KiB"),
-            (1 << 20, "1.0 MiB"),
-            (1 << 41, "2.0 TiB"),
-        ],
-    )
-    def test_sizes_are_readable(self, size: int, text: str) -> None:
-        assert readable_size(size) == text
+    async def test_a_root_that_was_replaced_is_the_new_one_at_once(self, root: Path) -> None:
+        files = Files(root)
+        assert (await ask(files)).body == TEN
+        root.rename(root.parent / "old")
+        assert (await ask(files)).status == 404
+        root.mkdir()
+        (root / "ten.txt").write_bytes(b"new")
+        assert (await ask(files)).body == b"new"
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("a.html", "text/html; charset=utf-8"),
-        ("a.CSS", "text/css; charset=utf-8"),
-        ("a.png", "image/png"),
-        ("a.json", "application/json"),
-        ("a.tar.gz", "application/gzip"),
-        ("a.txt.Z", "application/octet-stream"),
-        ("a", "application/octet-stream"),
-        ("data:text", "application/octet-stream"),
-    ],
-)
-def test_the_type_follows_the_name(name: str, kind: str) -> None:
-    assert content_type(name) == kind
+class TestCancelling:
+    async def test_a_file_that_waits_for_a_thread_is_closed_when_the_request_is_cancelled(
+        self, root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("asyncnet.http.files.read_now", lambda file, offset, count: None)
+        before = set(os.listdir("/proc/self/fd"))
+        files = Files(root)
+        await ask(files)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await files(Request("GET", "/ten.txt", Headers()))
+        assert scope.cancelled_caught
+        assert set(os.listdir("/proc/self/fd")) == before
+
+
+class TestChangingFiles:
+    """A file that changes between the moment it was described and the one it is read."""
+
+    def open_and_then(self, monkeypatch: pytest.MonkeyPatch, change: str, path: Path) -> None:
+        for name in ("open_now", "open_with_stat"):
+            real = getattr(Beneath, name)
+
+            def opened(self: Beneath, names: Sequence[str], real: object = real) -> tuple[FileIO, os.stat_result]:
+                found: tuple[FileIO, os.stat_result] = real(self, names)  # type: ignore[operator]
+                os.truncate(path, 5) if change == "shrinks" else path.unlink()
+                return found
+
+            monkeypatch.setattr(Beneath, name, opened)
+
+    async def test_a_small_one_that_shrinks_is_asked_for_again_later(
+        self, root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        self.open_and_then(monkeypatch, "shrinks", root / "ten.txt")
+        response = await ask(Files(root))
+        assert (response.status, response.headers["retry-after"]) == (503, "1")
+        assert "shorter" in caplog.text
+
+    async def test_one_that_is_removed_is_sent_to_its_end(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.open_and_then(monkeypatch, "vanishes", root / "ten.txt")
+        assert (await ask(Files(root))).body == TEN
 
 
 def test_a_path_is_split_into_its_names() -> None:
     assert split_path("/") == ([], True)
     assert split_path("/a/b%20c") == (["a", "b c"], False)
     assert split_path("/a/b/") == (["a", "b"], True)
+    assert split_path("/a%20/b/") == (["a ", "b"], True)
