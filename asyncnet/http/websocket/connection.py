@@ -345,8 +345,8 @@ class WebSocket:
             stream = self._stream
             while stream.pending and len(frame) > MUCH:
                 await stream.flush()
-            stream.write(frame)
-            await stream.flush()
+            if not stream.write_through(frame):
+                await stream.flush()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise WebSocketClosed(CloseCode.ABNORMAL, str(error)) from None
         finally:

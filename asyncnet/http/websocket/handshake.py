@@ -79,10 +79,11 @@ class Agreement:
 
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _is_token = re.compile(_TOKEN).fullmatch
-# RFC 6455 section 9.1; a quoted value has to be a token when its quotes are off.
-_PARAMETER = rf"[ \t]*+;[ \t]*+({_TOKEN})(?:[ \t]*+=[ \t]*+(?:({_TOKEN})|\"({_TOKEN})\"))?+"
-_find_parameters = re.compile(_PARAMETER).finditer
+# RFC 6455 section 9.1; a quoted value has to be a token when its quotes are off. No group is captured within a
+# possessive repeat: Python 3.11's `re` loses its place there, and raises SystemError for some fields.
+_PARAMETER = rf"[ \t]*+;[ \t]*+(?:{_TOKEN})(?:[ \t]*+=[ \t]*+(?:{_TOKEN}|\"{_TOKEN}\"))?+"
 _match_extension = re.compile(rf"[ \t]*+({_TOKEN})((?:{_PARAMETER})*+)[ \t]*+(?:,|\Z)").match
+_find_parameters = re.compile(rf";[ \t]*+({_TOKEN})(?:[ \t]*+=[ \t]*+\"?({_TOKEN}))?").finditer
 _is_empty_element = re.compile(r"[ \t]*+(?:,|\Z)").match
 
 _split_origin = re.compile(r"(https?)://([A-Za-z0-9\-._~]++|\[[0-9A-Fa-f:.]++\])(?::([0-9]{1,5}))?").fullmatch
@@ -107,7 +108,7 @@ def read_extensions(value: str) -> list[Extension] | None:
         match = _match_extension(value, at)
         if match is None:
             return None
-        parameters = tuple((found[1], found[2] or found[3]) for found in _find_parameters(match[2]))
+        parameters = tuple((found[1], found[2]) for found in _find_parameters(match[2]))
         extensions.append(Extension(match[1], parameters))
         at = match.end()
     return extensions
