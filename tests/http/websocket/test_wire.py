@@ -245,7 +245,7 @@ class TestEncoder:
 codes = st.one_of(st.sampled_from([1000, 1001, 1002, 1003, *range(1007, 1015)]), st.integers(3000, 4999))
 reasons = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)  # four bytes at most for each
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
-messages = st.one_of(texts, st.binary(max_size=300), st.binary(min_size=65530, max_size=65540))
+messages = st.one_of(texts, st.binary(max_size=300), st.integers(65530, 65540).map(bytes))
 
 
 @given(messages, st.booleans(), st.binary(min_size=4, max_size=4))
