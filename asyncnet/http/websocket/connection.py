@@ -26,8 +26,9 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
+from collections.abc import Collection, Coroutine
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import trio
 
@@ -54,6 +55,7 @@ _LIMITS = WebSocketLimits()
 _TIMEOUTS = WebSocketTimeouts()
 _NOTHING_SETTLED = Agreement()
 
+_GOOD_ENDS = frozenset({int(CloseCode.NORMAL), int(CloseCode.GOING_AWAY)})
 _UNANSWERED = "the peer did not answer the Close frame in time"
 
 PONG_ROOM = 1024
@@ -158,10 +160,10 @@ class WebSocket:
         self._warned = False  # something will be held against the peer, unless more comes now
         # Sending
         self._sending = False
-        self._waiting: deque[trio.Event] = deque()
+        self._waiting: deque[trio.Event] | None = None  # idle WebSockets are many, and hold no queue
         # The end
         self._close_sent = False
-        self._ended = trio.Event()
+        self._ended: trio.Event | None = None  # for who waits for the end while another receives
         self._failure: WebSocketClosed | None = None
         self._finished = False
         self._set_alarm()
@@ -182,12 +184,22 @@ class WebSocket:
 
     # Receiving
 
-    async def receive(self) -> Message:
+    def receive(self) -> Coroutine[Any, Any, Message]:
         """Wait for the next message and return it. A checkpoint if it must wait, and now and then if not.
 
         Raises `WebSocketClosed` at the end, however it came about, and again at each further call. Cancelled, it
         loses nothing. A second task that receives gets `trio.BusyResourceError`.
         """
+        return self._receive()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __anext__(self) -> Coroutine[Any, Any, Message]:
+        return self._receive(_GOOD_ENDS)
+
+    async def _receive(self, good_ends: Collection[int] = ()) -> Message:
+        """The next message; at an end with one of `good_ends`, the end of the iteration."""
         if self._receiving:
             return await self._receive_beside_close()
         self._receiving = True
@@ -223,28 +235,18 @@ class WebSocket:
                     self._end(CloseCode.ABNORMAL, str(error))
         finally:
             self._receiving = False
+        if self._failure.code in good_ends:
+            raise StopAsyncIteration
         raise self._failure
 
     async def _receive_beside_close(self) -> Message:
         """A task that receives while another waits in `close` for the peer's Close: there will be no message."""
         if not self._close_sent:
             raise trio.BusyResourceError("another task is receiving from this WebSocket")
-        with trio.move_on_after(self.timeouts.close):
-            await self._ended.wait()
+        await self._wait_ended()
         self._end(CloseCode.ABNORMAL, _UNANSWERED)
         assert self._failure is not None
         raise self._failure
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Message:
-        try:
-            return await self.receive()
-        except WebSocketClosed as closed:
-            if closed.code in (CloseCode.NORMAL, CloseCode.GOING_AWAY):
-                raise StopAsyncIteration from None
-            raise
 
     async def _control(self, event: Ping | Pong | Close) -> None:
         """What comes between messages, and between the fragments of one."""
@@ -339,8 +341,7 @@ class WebSocket:
         else:
             self._sending = True
         try:
-            if self._close_sent or self._failure is not None:
-                raise self._failure or WebSocketClosed(CloseCode.ABNORMAL, "this side is closing")
+            self._check_can_send()
             frame = self._encoder.message(message)
             stream = self._stream
             while stream.pending and len(frame) > MUCH:
@@ -350,15 +351,23 @@ class WebSocket:
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise WebSocketClosed(CloseCode.ABNORMAL, str(error)) from None
         finally:
-            self._pass_turn()
+            if self._waiting:
+                self._pass_turn()
+            else:
+                self._sending = False
+
+    def _check_can_send(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if self._close_sent:
+            raise WebSocketClosed(CloseCode.ABNORMAL, "this side is closing")
 
     async def ping(self, payload: bytes = b"") -> None:
         """Send a ping of at most 125 bytes. Nobody needs that for keeping alive. Raises as `send` does."""
         frame = self._encoder.ping(payload)
         await self._take_turn()
         try:
-            if self._close_sent or self._failure is not None:
-                raise self._failure or WebSocketClosed(CloseCode.ABNORMAL, "this side is closing")
+            self._check_can_send()
             self._stream.write(frame)
             await self._stream.flush()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -374,15 +383,17 @@ class WebSocket:
 
     async def _wait_turn(self) -> None:
         """Wait until the tasks that came before have sent; from then on it is the caller's turn."""
-        turn = trio.Event()
-        self._waiting.append(turn)
+        if self._waiting is None:
+            self._waiting = deque()
+        waiting, turn = self._waiting, trio.Event()
+        waiting.append(turn)
         try:
             await turn.wait()
         except BaseException:
             if turn.is_set():
                 self._pass_turn()
             else:
-                self._waiting.remove(turn)
+                waiting.remove(turn)
             raise
 
     def _pass_turn(self) -> None:
@@ -405,8 +416,7 @@ class WebSocket:
             if self._failure is None:
                 await self._begin_closing(code, reason)
             if self._receiving:
-                with trio.move_on_after(self.timeouts.close):
-                    await self._ended.wait()
+                await self._wait_ended()
             else:
                 await self._receive_to_the_end()
             await self._finish()
@@ -462,7 +472,15 @@ class WebSocket:
             self.close_code = code
             self.close_reason = reason
             self._stream.deadline = math.inf
-            self._ended.set()
+            if self._ended is not None:
+                self._ended.set()
+
+    async def _wait_ended(self) -> None:
+        """Wait until the task that receives has seen the end; no longer than the peer has for its Close."""
+        if self._failure is None:
+            self._ended = self._ended or trio.Event()
+            with trio.move_on_after(self.timeouts.close):
+                await self._ended.wait()
 
     async def _finish(self) -> None:
         """End the connection: a server first, a client when the server has (RFC 6455 section 7.1.1)."""
