@@ -274,7 +274,7 @@ class WebSocket:
         """Have a control frame leave with the next send, or the receive that comes now."""
         try:
             self._stream.write(frame)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except (trio.BrokenResourceError, trio.ClosedResourceError, BufferError):
             pass  # what the peer sent before can still be received
 
     # Keeping alive
@@ -321,8 +321,12 @@ class WebSocket:
             self._set_alarm()
 
     def _ask(self, now: float) -> None:
-        """Send a ping if nothing has come since the last alarm."""
-        if self._bytes_seen == self._bytes_before and self._asked_at == math.inf and self.timeouts.ping < math.inf:
+        """Send a ping if nothing has come since the last alarm.
+
+        Not behind a large message that is still on its way: how long that may take, the stream's own limit tells.
+        """
+        is_silent = self._bytes_seen == self._bytes_before and self._asked_at == math.inf
+        if is_silent and self.timeouts.ping < math.inf and self._stream.pending <= PONG_ROOM:
             self._queue(self._encoder.ping())
             self._asked_at = now
         self._bytes_before = self._bytes_seen
@@ -455,15 +459,19 @@ class WebSocket:
 
     async def _receive_close(self, close: Close) -> None:
         """The peer's Close: answered with the same code, unless it is the answer to ours (RFC 6455 section 5.5.1)."""
-        if not self._close_sent:
-            await self._send_close(close.code, "")
-        self._end(close.code, close.reason)
+        try:
+            if not self._close_sent:
+                await self._send_close(close.code, "")
+        finally:
+            self._end(close.code, close.reason)
 
     async def _fail(self, code: CloseCode, problem: str) -> None:
         """The peer has broken the rules: tell it so, and wait for nothing (RFC 6455 section 7.1.7)."""
-        if not self._close_sent:
-            await self._send_close(code, problem[:MAX_REASON])
-        self._end(code, problem)
+        try:
+            if not self._close_sent:
+                await self._send_close(code, problem[:MAX_REASON])
+        finally:
+            self._end(code, problem)
 
     def _end(self, code: int, reason: str) -> None:
         """Nothing more will be received."""

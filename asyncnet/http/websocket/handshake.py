@@ -37,10 +37,11 @@ from asyncnet.http.wire import RequestError
 VERSION = "13"
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
-SAME_ORIGIN: Collection[str] = ()
-"""Only pages of the host that is asked may open a WebSocket, and programs, which name no origin."""
+SAME_ORIGIN: Collection[str] = frozenset({"same-origin"})
+"""Only pages of the host that is asked may open a WebSocket, and programs, which name no origin. It may stand beside
+others: `{*SAME_ORIGIN, "https://app.example"}`."""
 
-ANY_ORIGIN: Collection[str] = ("*",)
+ANY_ORIGIN: Collection[str] = frozenset({"*"})
 """Pages of every site may open a WebSocket: for services that use no cookies and trust no network."""
 
 DEFAULT_DEFLATE = DeflateSettings()
@@ -143,6 +144,8 @@ class Opening:
 
     def choose(self, supported: Iterable[str]) -> str | None:
         """The first of `supported`, which are in the server's order, that the client speaks."""
+        if isinstance(supported, str):
+            raise TypeError(f"subprotocols is a list of names: [{supported!r}]")
         return next((name for name in supported if name in self.subprotocols), None)
 
     def accept(
@@ -190,7 +193,8 @@ def read_opening(request: Request, *, origins: Collection[str] = SAME_ORIGIN) ->
     """Judge a request that is to open a WebSocket (RFC 6455 section 4.2.1). Raises `OpeningError`.
 
     `origins` are those of which pages may open it, such as "https://example.com"; `SAME_ORIGIN` lets in those of the
-    host that is asked, `ANY_ORIGIN` all. A request without Origin does not come from a browser, and passes.
+    host that is asked, `ANY_ORIGIN` all, an empty list none. A request without Origin does not come from a browser, and
+    passes.
     """
     headers = request.headers
     if not is_upgrade(request):
@@ -226,9 +230,11 @@ def _is_key(key: str) -> bool:
 
 
 def _is_welcome(origin: str, host: str, origins: Collection[str]) -> bool:
-    if not origins:
-        return _is_same_host(origin, host)
-    return "*" in origins or origin.lower() in [each.lower().rstrip("/") for each in origins]
+    if isinstance(origins, str):
+        raise TypeError(f"origins is a list: [{origins!r}]")
+    if "*" in origins or ("same-origin" in origins and _is_same_host(origin, host)):
+        return True
+    return origin.lower() in [each.lower().rstrip("/") for each in origins if each not in SAME_ORIGIN]
 
 
 def _is_same_host(origin: str, host: str) -> bool:

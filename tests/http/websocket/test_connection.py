@@ -441,8 +441,37 @@ class TestClosing:
                 assert ws.close_code == 1000
             assert right.is_closed
 
+    async def test_a_receive_that_is_cancelled_at_a_close_does_not_lose_its_code(self, autojump_clock: Clock) -> None:
+        for attempt in cancel_at_each_checkpoint():
+            left, right = stream_pair(capacity=100)
+            ws = WebSocket(right)
+            right.write(bytes(200))  # so that the answer has to wait
+            await left.send_all(close(4000))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(left.receive_exactly, 204)
+                with attempt, pytest.raises(WebSocketClosed):
+                    await ws.receive()
+                with pytest.raises(WebSocketClosed) as caught:
+                    await ws.receive()
+                assert caught.value.code == 4000
+                nursery.cancel_scope.cancel()
+
 
 class TestKeepAlive:
+    async def test_no_ping_is_squeezed_into_a_large_message_that_leaves_slowly(self, autojump_clock: Clock) -> None:
+        left, right = stream_pair(capacity=10_000)
+        ws = WebSocket(right)
+        received = bytearray()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ws.send, bytes(400_000))
+            nursery.start_soon(ws.receive)
+            while len(received) < 400_012:
+                await trio.sleep(5)
+                received += await left.receive_some()
+            assert received == sent(BINARY, bytes(400_000)) + sent(PING)
+            assert trio.current_time() > 100
+            await left.send_all(frame(TEXT))
+
     async def test_a_silent_peer_is_asked_and_left_when_it_is_gone(self, autojump_clock: Clock) -> None:
         ending = Ending()
         async with served(ending, timeouts=WebSocketTimeouts(ping=20, pong=10)) as peer:

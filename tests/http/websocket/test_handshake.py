@@ -152,6 +152,20 @@ class TestOrigins:
             with pytest.raises(OpeningError):
                 read_opening(request(origin=origin), origins=origins)
 
+    def test_the_same_origin_may_stand_beside_others_and_a_list_may_be_empty(self) -> None:
+        for origin in ("https://example.com", "https://app.example"):
+            assert read_opening(request(origin=origin), origins={*SAME_ORIGIN, "https://app.example"})
+            with pytest.raises(OpeningError):
+                read_opening(request(origin=origin), origins=[])
+        with pytest.raises(OpeningError):
+            read_opening(request(origin="same-origin"), origins=SAME_ORIGIN)
+
+    def test_one_name_instead_of_a_list_is_an_error(self) -> None:
+        with pytest.raises(TypeError, match="origins is a list"):
+            read_opening(request(origin="https://a.example"), origins="https://a.example")
+        with pytest.raises(TypeError, match="subprotocols is a list"):
+            opening(sec_websocket_protocol="chat").choose("chat")
+
     def test_all_origins_are_welcome_where_that_is_said(self) -> None:
         for origin in ("https://evil.example", "null"):
             assert read_opening(request(origin=origin), origins=ANY_ORIGIN)

@@ -15,6 +15,8 @@ from trio.abc import Clock
 from asyncnet import serve
 from asyncnet.connection import draining
 from asyncnet.http import HTTPHandler, Request, Response
+from asyncnet.http.engine import Engine, H11Engine
+from asyncnet.http.httptools_engine import HttptoolsEngine
 from asyncnet.http.websocket import WebSocket, websocket
 from asyncnet.limits import Timeouts
 from asyncnet.service import Service
@@ -46,9 +48,19 @@ async def app(request: Request) -> Response:
     return websocket(request, echo, subprotocols=["v2", "v1"], headers={"set-cookie": "a=1"})
 
 
+ENGINES = {"h11": H11Engine, "httptools": HttptoolsEngine}
+
+
+@pytest.fixture(params=ENGINES.values(), ids=ENGINES)
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """Each of the parsers that read the opening request."""
+    made: Engine = request.param()
+    return made
+
+
 class TestOpening:
-    async def test_a_websocket_opens_echoes_and_closes(self, autojump_clock: Clock) -> None:
-        async with served(app) as client:
+    async def test_a_websocket_opens_echoes_and_closes(self, autojump_clock: Clock, engine: Engine) -> None:
+        async with served(app, engine=engine) as client:
             await client.send(opening(b"Sec-WebSocket-Protocol: v1, v2"))
             status, headers = await client.head()
             assert status == 101
@@ -64,23 +76,23 @@ class TestOpening:
             await client.send(close(1000))
             assert await client.rest() == sent_close(1000)
 
-    async def test_frames_that_came_with_the_request_are_not_lost(self, autojump_clock: Clock) -> None:
-        async with served(app) as client:
+    async def test_frames_that_came_with_the_request_are_not_lost(self, autojump_clock: Clock, engine: Engine) -> None:
+        async with served(app, engine=engine) as client:
             await client.send(opening() + frame(TEXT, b"early") + frame(TEXT, b"bird") + close(1000))
             assert (await client.head())[0] == 101
             assert await client.rest() == sent(TEXT, b"early") + sent(TEXT, b"bird") + sent_close(1000)
 
-    async def test_a_websocket_opens_after_other_requests(self, autojump_clock: Clock) -> None:
+    async def test_a_websocket_opens_after_other_requests(self, autojump_clock: Clock, engine: Engine) -> None:
         async def both(request: Request) -> Response:
             return await app(request) if request.path == "/chat" else Response.text("page")
 
-        async with served(both) as client:
+        async with served(both, engine=engine) as client:
             assert (await client.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"))[2] == b"page"
             await client.send(opening() + close(1000))
             assert (await client.head())[0] == 101
             assert await client.rest() == sent_close(1000)
 
-    async def test_the_request_is_there_for_the_handler(self, autojump_clock: Clock) -> None:
+    async def test_the_request_is_there_for_the_handler(self, autojump_clock: Clock, engine: Engine) -> None:
         async def greet(ws: WebSocket) -> None:
             assert ws.request is not None
             await ws.send(f"{ws.request.path} {ws.subprotocol}")
@@ -88,14 +100,14 @@ class TestOpening:
         async def app(request: Request) -> Response:
             return websocket(request, greet)
 
-        async with served(app) as client:
+        async with served(app, engine=engine) as client:
             await client.send(opening(b"Sec-WebSocket-Protocol: v9"))
             assert "sec-websocket-protocol" not in (await client.head())[1]
             await client.send(close(1000))
             assert await client.rest() == sent(TEXT, b"/chat None") + sent_close(1000)
 
-    async def test_compression_is_agreed(self, autojump_clock: Clock) -> None:
-        async with served(app) as client:
+    async def test_compression_is_agreed(self, autojump_clock: Clock, engine: Engine) -> None:
+        async with served(app, engine=engine) as client:
             await client.send(opening(b"Sec-WebSocket-Extensions: permessage-deflate"))
             assert (await client.head())[1]["sec-websocket-extensions"].startswith("permessage-deflate")
             await client.send(frame(TEXT, bytes.fromhex("f248cdc9c90700"), rsv=4) + close(1000))
@@ -113,9 +125,9 @@ class TestOpening:
         ],
     )
     async def test_a_refusal_is_an_ordinary_answer_and_the_connection_goes_on(
-        self, autojump_clock: Clock, request_bytes: bytes, status: int, field: tuple[str, str] | None
+        self, autojump_clock: Clock, engine: Engine, request_bytes: bytes, status: int, field: tuple[str, str] | None
     ) -> None:
-        async with served(app) as client:
+        async with served(app, engine=engine) as client:
             answer, headers, body = await client.ask(request_bytes)
             assert answer == status
             assert body.startswith(b"%d " % status)
@@ -125,8 +137,8 @@ class TestOpening:
             assert (await client.head())[0] == 101
             assert await client.rest() == sent_close(1000)
 
-    async def test_a_request_with_a_body_opens_none(self, autojump_clock: Clock) -> None:
-        async with served(app) as client:
+    async def test_a_request_with_a_body_opens_none(self, autojump_clock: Clock, engine: Engine) -> None:
+        async with served(app, engine=engine) as client:
             assert (await client.ask(opening(b"Content-Length: 5") + b"hello"))[0] == 400
 
 
