@@ -193,8 +193,7 @@ class Inflater:
     __slots__ = ("_bits", "_decompressor", "_takeover")
 
     def __init__(self, agreement: DeflateAgreement) -> None:
-        # Compressors that are told 8 bits use 9 in truth: a known fault of zlib.
-        self._bits = max(9, agreement.peer_bits)
+        self._bits = agreement.peer_bits
         self._takeover = agreement.peer_takeover
         self._decompressor: zlib._Decompress | None = None
 

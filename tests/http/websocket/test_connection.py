@@ -215,6 +215,20 @@ class TestSending:
                 assert await reader.receive() == bytes(200_000)
             await left.send_all(frame(TEXT, b"end"))
 
+    async def test_a_large_message_waits_for_a_pong_that_is_on_its_way(self, autojump_clock: Clock) -> None:
+        left, right = stream_pair(capacity=10)
+        ws = WebSocket(right)
+        await left.send_all(frame(PING)[:6])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ws.receive)
+            await left.send_all(frame(PING, b"?" * 100))
+            await trio.testing.wait_all_tasks_blocked()
+            assert right.pending
+            nursery.start_soon(ws.send, bytes(200_000))
+            expected = sent(PONG) + sent(PONG, b"?" * 100) + sent(BINARY, bytes(200_000))
+            assert await left.receive_exactly(len(expected)) == expected
+            await left.send_all(frame(TEXT))
+
     async def test_a_ping_can_be_sent(self, autojump_clock: Clock) -> None:
         async def ping(ws: WebSocket) -> None:
             await ws.ping(b"there?")
@@ -317,6 +331,24 @@ class TestClosing:
                     await peer.send(frame(TEXT, b"blah"))
                     await trio.sleep(0.1)
             assert trio.current_time() - began <= 8
+
+    async def test_a_task_that_receives_gets_no_message_once_close_was_called(self, autojump_clock: Clock) -> None:
+        received: list[str | bytes] = []
+
+        async def collect(ws: WebSocket) -> None:
+            received.extend([message async for message in ws])
+
+        async def both(ws: WebSocket) -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(collect, ws)
+                await trio.testing.wait_all_tasks_blocked()
+                await ws.close()
+
+        async with served(both) as peer:
+            await peer.expect(sent_close(1000))
+            await peer.send(frame(TEXT, b"too late") + close(1000))
+            await peer.expect_end()
+        assert received == []
 
     async def test_close_beside_a_task_that_receives_ends_both(self, autojump_clock: Clock) -> None:
         ending = Ending()

@@ -206,6 +206,15 @@ class TestMessages:
         data = frame(BINARY, b"\x03\x00", rsv=4, fin=False) + frame(CONTINUATION, b"\x03\x00")
         assert events(decoder(), data) == [1007]
 
+    def test_a_window_of_8_bits_inflates_what_zlib_makes_of_it(self) -> None:
+        """A zlib that is told 8 bits takes 9, and yet refers back by 250 bytes at most: by less than was agreed."""
+        data = os.urandom(250)
+        compressor = zlib.compressobj(9, wbits=-9)
+        compressed = compressor.compress(data * 4) + compressor.flush(zlib.Z_SYNC_FLUSH)
+        assert len(compressed) < 500
+        agreement = BOTH._replace(peer_bits=8)
+        assert events(decoder(agreement), frame(BINARY, compressed[:-4], rsv=4)) == [data * 4]
+
     def test_compressed_text_is_checked_after_inflating(self) -> None:
         assert events(decoder(), frame(TEXT, deflated(b"\xff"), rsv=4)) == [1007]
 
