@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import ssl
 import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
+from itertools import chain
 
 from benchmarks.harness import CHECKOUT, HERE, SATURATED, Benchmark, Outcome, Settings
-
-PACKAGES = ("trio", "anyio", "Twisted", "uvloop", "pyftpdlib")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +76,8 @@ def remarks(benchmark: Benchmark, outcomes: dict[str, Outcome]) -> list[str]:
     return lines
 
 
-def facts(settings: Settings) -> dict[str, str | int]:
-    """What of the machine a reader needs to place the figures."""
+def facts(benchmark: Benchmark, settings: Settings) -> dict[str, str | int]:
+    """What of the machine a reader needs to place the figures, and the versions of all that was compared."""
     found: dict[str, str | int] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
@@ -89,12 +89,24 @@ def facts(settings: Settings) -> dict[str, str | int]:
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "OpenSSL": ssl.OPENSSL_VERSION,
     }
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed"
+    distributions = metadata.packages_distributions()
+    for module in dict.fromkeys(
+        ["trio", *chain.from_iterable(candidate.requires for candidate in benchmark.candidates)]
+    ):
+        found |= {name: metadata.version(name) for name in distributions.get(module, ())} or {module: "not installed"}
+    for program in dict.fromkeys(chain.from_iterable(candidate.programs for candidate in benchmark.candidates)):
+        found[program] = version_of(program)
     return found
+
+
+def version_of(program: str) -> str:
+    """What a program says of its version."""
+    try:
+        said = subprocess.run([program, "-v"], capture_output=True, text=True)
+    except FileNotFoundError:
+        return "not installed"
+    number = re.search(r"\d+\.\d[-+.\w]*", said.stdout + said.stderr)
+    return number[0] if number else "unknown"
 
 
 def processor() -> str:
@@ -120,7 +132,7 @@ def commit() -> str:
 def write(benchmark: Benchmark, outcomes: dict[str, Outcome], settings: Settings, rounds: int) -> str:
     """Keeps the run under benchmarks/results/, and returns what the terminal shows of it."""
     table, lines = tabulate(benchmark, outcomes), remarks(benchmark, outcomes)
-    circumstances = {"rounds": rounds, "seconds": settings.seconds} | facts(settings)
+    circumstances = {"rounds": rounds, "seconds": settings.seconds} | facts(benchmark, settings)
     folder = HERE / "results"
     folder.mkdir(exist_ok=True)
     markdown = [
