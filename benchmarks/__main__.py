@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks import report
 from benchmarks.echo import ECHO, ECHO_TLS
 from benchmarks.harness import BenchmarkError, Settings, build_load, choose_cores, run
-from benchmarks.http import hello
+from benchmarks.http import client, files, hello, uploads, websocket
 from benchmarks.idle import IDLE
 from benchmarks.import_time import IMPORT_TIME
 from benchmarks.send_file import SEND_FILE
@@ -26,6 +26,12 @@ BENCHMARKS = {
         IMPORT_TIME,
         hello.ASGI,
         hello.TLS,
+        websocket.WEBSOCKET,
+        files.FILES,
+        files.FILE_1G,
+        uploads.UPLOAD,
+        uploads.CHUNKS,
+        client.CLIENT,
     )
 }
 

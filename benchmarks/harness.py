@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -129,6 +129,11 @@ def ratio(column: str, peer: str, own: str = "asyncnet") -> Callable[[dict[str, 
     return lambda medians: medians[own][column] / medians[peer][column]
 
 
+def figure(column: str, own: str = "asyncnet") -> Callable[[dict[str, Sample]], float]:
+    """The value of a target that bounds a median of asyncnet's."""
+    return lambda medians: medians[own][column]
+
+
 def run(benchmark: Benchmark, settings: Settings, rounds: int) -> dict[str, Outcome]:
     """Measures every candidate in every round, and tells on standard error how far it is."""
     outcomes = {candidate.name: Outcome() for candidate in benchmark.candidates}
@@ -230,7 +235,7 @@ def descendants(pid: int) -> Iterator[int]:
 
 @contextmanager
 def server(settings: Settings, module: str, *arguments: str, core: int | None = None) -> Iterator[Server]:
-    """Runs `benchmarks.servers.MODULE` on the servers' core or another, from when it listens until the block is left."""
+    """Runs `benchmarks.servers.MODULE`, on the servers' core unless another is given; it listens when this returns."""
     command = [sys.executable, "-m", f"benchmarks.servers.{module}", *arguments]
     with tempfile.TemporaryFile("w+") as stderr:
         with pinned(settings.server_core if core is None else core):
@@ -245,7 +250,8 @@ def server(settings: Settings, module: str, *arguments: str, core: int | None = 
                     raise BenchmarkError(last_line(stderr.read()) or "the server did not say that it listens")
                 yield Server(port, process.pid)
             finally:
-                os.killpg(process.pid, signal.SIGKILL)  # with its workers
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # with its workers
 
 
 def wait_for_port(process: subprocess.Popen[str]) -> int | None:

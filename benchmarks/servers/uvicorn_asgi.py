@@ -1,4 +1,4 @@
-"""uvicorn on uvloop: one of the ASGI applications, with the HTTP and WebSocket protocols that the command line names."""
+"""uvicorn on uvloop: one of the ASGI applications, with the protocols' libraries that the command line names."""
 
 from __future__ import annotations
 
