@@ -16,7 +16,7 @@ from benchmarks.servers.asgi_apps import APPS
 async def main() -> None:
     options = command_line("app", "engine")
     app = ASGI(APPS[options.app])
-    handler = HTTPHandler(app, engine=H11Engine) if options.engine == "h11" else HTTPHandler(app)
+    handler = HTTPHandler(app, engine=H11Engine()) if options.engine == "h11" else HTTPHandler(app)
     tls = tls_context(options.certificate)
     async with trio.open_nursery() as nursery:
         service = await nursery.start(partial(serve, handler, "tcp://127.0.0.1:0", tls=tls))
