@@ -17,7 +17,7 @@ def measure_frames(settings: Settings, *, module: str, arguments: tuple[str, ...
     return measure(shorter, module=module, arguments=arguments, dress="websocket")
 
 
-def candidate(name: str, module: str, *arguments: str, requires: tuple[str, ...]) -> Candidate:
+def candidate(name: str, module: str, *arguments: str, requires: tuple[str, ...] = ()) -> Candidate:
     return Candidate(name, partial(measure_frames, module=module, arguments=arguments), requires)
 
 
@@ -26,8 +26,8 @@ WEBSOCKET = Benchmark(
     f"WebSocket echo, {CONNECTIONS} connections, {SIZE} bytes: more is better",
     COLUMNS,
     (
-        candidate("asyncnet", "asyncnet_websocket", requires=("wsproto",)),
-        candidate("asyncnet, ASGI", "asyncnet_asgi", "echo", "default", requires=("wsproto",)),
+        candidate("asyncnet", "asyncnet_websocket"),
+        candidate("asyncnet, ASGI", "asyncnet_asgi", "echo", "default"),
         candidate(
             "uvicorn with websockets",
             "uvicorn_asgi",
