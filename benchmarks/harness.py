@@ -246,9 +246,12 @@ def server(settings: Settings, module: str, *arguments: str, core: int | None = 
             try:
                 port = wait_for_port(process)
                 if port is None:
-                    stderr.seek(0)
-                    raise BenchmarkError(last_line(stderr.read()) or "the server did not say that it listens")
+                    raise BenchmarkError("the server did not say that it listens")
                 yield Server(port, process.pid)
+            except (BenchmarkError, OSError) as error:
+                stderr.seek(0)
+                said = last_line(stderr.read())
+                raise BenchmarkError(f"{error}; the server said: {said}" if said else str(error)) from error
             finally:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)  # with its workers
