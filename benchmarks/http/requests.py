@@ -16,7 +16,7 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from benchmarks.echo import CONNECTIONS, certificate
+from benchmarks import echo
 from benchmarks.harness import (
     LOAD_MARGIN,
     BenchmarkError,
@@ -35,14 +35,7 @@ WARMUP = 1
 TIMEOUT = 30.0
 """Seconds that the first answer may take."""
 
-COLUMNS = (
-    Column("rate", "requests/s"),
-    Column("p50", "p50 µs"),
-    Column("p99", "p99 µs"),
-    Column("cost", "server's µs each", "{:.1f}"),
-    Column("server_busy", "server busy", "{:.0%}"),
-    Column("load_busy", "load busy", "{:.0%}"),
-)
+COLUMNS = (Column("rate", "requests/s"), *echo.COLUMNS[1:])
 
 
 def measure(
@@ -56,11 +49,10 @@ def measure(
 ) -> Sample:
     """Starts the server, compares an answer, and returns what wrk and the clocks saw."""
     if tls:
-        arguments = (*arguments, "--certificate", str(certificate(settings.scratch)))
-    url = "{}://127.0.0.1:{}{}".format
+        arguments = (*arguments, "--certificate", str(echo.certificate(settings.scratch)))
     with server(settings, module, *arguments) as target:
         compare(target, path, expected, tls=tls)
-        address = url("https" if tls else "http", target.port, path)
+        address = f"{'https' if tls else 'http'}://127.0.0.1:{target.port}{path}"
         wrk(settings, address, WARMUP)
         return observe(settings, target, address)
 
@@ -106,7 +98,7 @@ def observe(settings: Settings, target: Server, address: str) -> Sample:
 def wrk(settings: Settings, address: str, seconds: int) -> Mapping[str, float]:
     """What wrk.lua prints about `seconds` of requests from one thread on the loads' core."""
     script = Path(__file__).with_name("wrk.lua")
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(script), address]
+    command = ["wrk", "-t1", f"-c{echo.CONNECTIONS}", f"-d{seconds}s", "-s", str(script), address]
     with pinned(settings.load_core):
         ended = subprocess.run(command, capture_output=True, text=True, timeout=seconds + LOAD_MARGIN)
     if ended.returncode != 0:
