@@ -317,6 +317,21 @@ def load(settings: Settings, *arguments: object) -> Iterator[Load]:
             process.kill()
 
 
+def measured_by(command: list[str], core: int, seconds: float, environment: dict[str, str] | None = None) -> Sample:
+    """Runs a program on a core for about so long; the sample is its last line, in JSON."""
+    try:
+        with pinned(core):
+            ended = subprocess.run(
+                command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=seconds + LOAD_MARGIN
+            )
+    except subprocess.TimeoutExpired as error:
+        raise BenchmarkError(f"{command[0]} did not end in time") from error
+    if ended.returncode != 0:
+        raise BenchmarkError(last_line(ended.stderr) or last_line(ended.stdout) or f"status {ended.returncode}")
+    sample: Sample = json.loads(last_line(ended.stdout))
+    return sample
+
+
 def last_line(text: str) -> str:
     return text.strip().rpartition("\n")[2].strip()
 

@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 from functools import partial
 
 from benchmarks.clients import TASKS
-from benchmarks.harness import (
-    CHECKOUT,
-    LOAD_MARGIN,
-    Benchmark,
-    BenchmarkError,
-    Candidate,
-    Column,
-    Sample,
-    Settings,
-    Target,
-    last_line,
-    pinned,
-    ratio,
-    server,
-)
+from benchmarks.harness import Benchmark, Candidate, Column, Sample, Settings, Target, measured_by, ratio, server
 
 
 def measure(settings: Settings, *, module: str) -> Sample:
@@ -31,20 +15,9 @@ def measure(settings: Settings, *, module: str) -> Sample:
     scratch = str(settings.scratch)
     direct = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     with server(settings, "nginx", scratch, scratch, core=settings.load_core) as target:
-        command = [sys.executable, "-m", f"benchmarks.clients.{module}", f"http://127.0.0.1:{target.port}/"]
-        with pinned(settings.server_core):
-            ended = subprocess.run(
-                [*command, str(settings.seconds)],
-                cwd=CHECKOUT,
-                env=direct,
-                capture_output=True,
-                text=True,
-                timeout=2 * settings.seconds + LOAD_MARGIN,
-            )
-    if ended.returncode != 0:
-        raise BenchmarkError(last_line(ended.stderr))
-    sample: Sample = json.loads(last_line(ended.stdout))
-    return sample
+        address = f"http://127.0.0.1:{target.port}/"
+        command = [sys.executable, "-m", f"benchmarks.clients.{module}", address, str(settings.seconds)]
+        return measured_by(command, settings.server_core, 2 * settings.seconds, direct)
 
 
 def candidate(name: str, module: str, *requires: str) -> Candidate:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -40,7 +39,7 @@ def measure_large(settings: Settings, *, module: str) -> Sample:
     path = the_file(settings.scratch)
     transfers = []
     with server(settings, module, *arguments(settings, module, path)) as target:
-        with closing(requests.connection_to(target)) as client:
+        with requests.connection_to(target) as client:
             client.request("GET", f"/{path.name}")
             compare(client.getresponse(), path)
         for _ in range(TRANSFERS):

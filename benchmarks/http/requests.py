@@ -6,27 +6,23 @@ Before it is measured, one answer is compared, so that all servers do the same w
 from __future__ import annotations
 
 import http.client
-import json
 import resource
 import ssl
-import subprocess
 import time
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
 from benchmarks import echo
 from benchmarks.harness import (
-    LOAD_MARGIN,
     BenchmarkError,
     Candidate,
     Column,
     Sample,
     Server,
     Settings,
-    last_line,
-    pinned,
+    measured_by,
     server,
 )
 
@@ -59,23 +55,27 @@ def measure(
 
 def compare(target: Server, path: str, expected: bytes, *, tls: bool = False) -> None:
     """Asks once; BenchmarkError unless the answer is a 200 with this body."""
-    with closing(connection_to(target, tls=tls)) as client:
-        try:
-            client.request("GET", path)
-            response = client.getresponse()
-            status, body = response.status, response.read()
-        except http.client.HTTPException as error:
-            raise BenchmarkError(f"no answer to GET {path}: {error!r}") from error
+    with connection_to(target, tls=tls) as client:
+        client.request("GET", path)
+        response = client.getresponse()
+        status, body = response.status, response.read()
     if status != 200 or body != expected:
         raise BenchmarkError(f"GET {path} was answered by {status} and {body[:80]!r}")
 
 
-def connection_to(target: Server, *, tls: bool = False) -> http.client.HTTPConnection:
-    if not tls:
-        return http.client.HTTPConnection("127.0.0.1", target.port, timeout=TIMEOUT)
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return http.client.HTTPSConnection("127.0.0.1", target.port, timeout=TIMEOUT, context=context)
+@contextmanager
+def connection_to(target: Server, *, tls: bool = False) -> Iterator[http.client.HTTPConnection]:
+    """A client of the standard library, for what is not timed; BenchmarkError where the answer is no HTTP."""
+    client = http.client.HTTPConnection("127.0.0.1", target.port, timeout=TIMEOUT)
+    if tls:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        client = http.client.HTTPSConnection("127.0.0.1", target.port, timeout=TIMEOUT, context=context)
+    try:
+        with closing(client):
+            yield client
+    except http.client.HTTPException as error:
+        raise BenchmarkError(f"no answer: {error!r}") from error
 
 
 def observe(settings: Settings, target: Server, address: str) -> Sample:
@@ -95,16 +95,11 @@ def observe(settings: Settings, target: Server, address: str) -> Sample:
     }
 
 
-def wrk(settings: Settings, address: str, seconds: int) -> Mapping[str, float]:
+def wrk(settings: Settings, address: str, seconds: int) -> Sample:
     """What wrk.lua prints about `seconds` of requests from one thread on the loads' core."""
     script = Path(__file__).with_name("wrk.lua")
     command = ["wrk", "-t1", f"-c{echo.CONNECTIONS}", f"-d{seconds}s", "-s", str(script), address]
-    with pinned(settings.load_core):
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=seconds + LOAD_MARGIN)
-    if ended.returncode != 0:
-        raise BenchmarkError(f"wrk: {last_line(ended.stderr) or last_line(ended.stdout)}")
-    found: dict[str, float] = json.loads(last_line(ended.stdout))
-    return found
+    return measured_by(command, settings.load_core, seconds)
 
 
 def children_seconds() -> float:

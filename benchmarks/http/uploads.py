@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from functools import partial
 from itertools import repeat
 from pathlib import Path
@@ -39,7 +38,7 @@ LINEAR = 1.1
 
 def upload(target: Server, size: int, *, chunk: int = 0) -> None:
     """Sends a body of `size` bytes, by its length or in chunks of so many; BenchmarkError unless all are counted."""
-    with closing(connection_to(target)) as client:
+    with connection_to(target) as client:
         client.putrequest("POST", "/")
         client.putheader(*(("Transfer-Encoding", "chunked") if chunk else ("Content-Length", str(size))))
         client.endheaders()
