@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from itertools import chain
 
-from benchmarks.harness import CHECKOUT, HERE, SATURATED, Benchmark, Outcome, Settings
+from benchmarks.harness import CHECKOUT, HERE, SATURATED, Benchmark, Outcome, Sample, Settings, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +57,31 @@ def tabulate(benchmark: Benchmark, outcomes: dict[str, Outcome]) -> Table:
 
 
 def remarks(benchmark: Benchmark, outcomes: dict[str, Outcome]) -> list[str]:
-    """Which targets are met, and what makes a figure doubtful."""
+    """Which targets are met, and what makes a figure doubtful: a target that rests on one is neither met nor missed."""
     medians = {name: outcome.medians for name, outcome in outcomes.items() if not outcome.trouble}
-    lines = []
-    for target in benchmark.targets:
-        try:
-            value = target.value(medians)
-        except KeyError as error:
-            lines.append(f"not known: {target.text} ({error.args[0]} was not measured)")
-        else:
-            lines.append(f"{'met' if target.met(value) else 'MISSED'}: {target.text} ({value:.2f})")
+    busy = {name: sample.get("server_busy", 1.0) for name, sample in medians.items()}
+    sound = {name: sample for name, sample in medians.items() if busy[name] >= SATURATED}
+    lines = [verdict(target, medians, sound) for target in benchmark.targets]
     lines += [f"failed: {name}: {outcome.trouble}" for name, outcome in outcomes.items() if outcome.failed]
     lines += [
-        f"doubtful: {name} used only {sample['server_busy']:.0%} of its core: the load or a neighbour held it up"
-        for name, sample in medians.items()
-        if sample.get("server_busy", 1.0) < SATURATED
+        f"doubtful: {name} used only {busy[name]:.0%} of its core: the load or a neighbour held it up"
+        for name in medians
+        if name not in sound
     ]
     return lines
+
+
+def verdict(target: Target, medians: dict[str, Sample], sound: dict[str, Sample]) -> str:
+    """What became of a target. `sound` are those of the medians that are not doubtful."""
+    try:
+        value = target.value(medians)
+    except KeyError as error:
+        return f"not known: {target.text} ({error.args[0]} was not measured)"
+    try:
+        target.value(sound)
+    except KeyError as error:
+        return f"doubtful: {target.text} ({value:.2f}, and {error.args[0]} is doubtful)"
+    return f"{'met' if target.met(value) else 'MISSED'}: {target.text} ({value:.2f})"
 
 
 def facts(benchmark: Benchmark, settings: Settings) -> dict[str, str | int]:
