@@ -7,8 +7,7 @@ from functools import partial
 import trio
 
 from asyncnet import serve
-from asyncnet.http import HTTPHandler
-from asyncnet.http.asgi import ASGI
+from asyncnet.http import ASGI, HTTPHandler
 from asyncnet.http.engine import H11Engine
 from benchmarks.servers import announce, command_line, tls_context
 from benchmarks.servers.asgi_apps import APPS
