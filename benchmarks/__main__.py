@@ -11,12 +11,29 @@ from pathlib import Path
 from benchmarks import report
 from benchmarks.echo import ECHO, ECHO_TLS
 from benchmarks.harness import BenchmarkError, Settings, build_load, choose_cores, run
+from benchmarks.http import client, files, hello, uploads, websocket
 from benchmarks.idle import IDLE
 from benchmarks.import_time import IMPORT_TIME
 from benchmarks.send_file import SEND_FILE
 
-BENCHMARKS = {benchmark.name: benchmark for benchmark in (ECHO, ECHO_TLS, IDLE, SEND_FILE, IMPORT_TIME)}
-
+BENCHMARKS = {
+    benchmark.name: benchmark
+    for benchmark in (
+        ECHO,
+        ECHO_TLS,
+        IDLE,
+        SEND_FILE,
+        IMPORT_TIME,
+        hello.ASGI,
+        hello.TLS,
+        websocket.WEBSOCKET,
+        files.FILES,
+        files.FILE_1G,
+        uploads.UPLOAD,
+        uploads.CHUNKS,
+        client.CLIENT,
+    )
+}
 
 MAX_ROUNDS = 100
 MAX_SECONDS = 60
@@ -26,7 +43,7 @@ def main() -> int:
     options = parse_command_line()
     if options.list:
         for benchmark in BENCHMARKS.values():
-            print(f"{benchmark.name:12} {benchmark.title}")
+            print(f"{benchmark.name:15} {benchmark.title}")
         return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that children and scratch files go too
     with tempfile.TemporaryDirectory(prefix="asyncnet-bench-") as scratch:
@@ -48,7 +65,7 @@ def parse_command_line() -> argparse.Namespace:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="which benchmarks, of those --list names (all)")
     parser.add_argument("--rounds", type=int, default=5, help="how often each candidate is measured (5)")
-    parser.add_argument("--seconds", type=int, default=3, help="how long an echo is measured each time (3)")
+    parser.add_argument("--seconds", type=int, default=3, help="how long a rate is measured each time (3)")
     parser.add_argument("--list", action="store_true", help="name the benchmarks, and end")
     options = parser.parse_args()
     for name in options.names:

@@ -32,14 +32,14 @@ COLUMNS = (
 )
 
 
-def measure(settings: Settings, *, module: str, arguments: tuple[str, ...] = (), tls: bool = False) -> Sample:
-    """Starts the server, and returns what the load saw of it."""
-    if tls:
+def measure(settings: Settings, *, module: str, arguments: tuple[str, ...] = (), dress: str = "") -> Sample:
+    """Starts the server, and returns what the load saw of it. `dress` is "tls", "websocket", or nothing."""
+    if dress == "tls":
         arguments = (*arguments, "--certificate", str(certificate(settings.scratch)))
     shape = (CONNECTIONS, SIZE, WARMUP, settings.seconds)
     with (
         server(settings, module, *arguments) as target,
-        load(settings, "echo", target.port, target.pid, *shape, *["tls"] * tls) as running,
+        load(settings, "echo", target.port, target.pid, *shape, *filter(None, [dress])) as running,
     ):
         return running.result(WARMUP + settings.seconds)
 
@@ -61,7 +61,7 @@ def over_tcp(name: str, module: str, *arguments: str, requires: tuple[str, ...] 
 
 
 def over_tls(name: str, module: str, *, requires: tuple[str, ...] = ()) -> Candidate:
-    return Candidate(name, partial(measure, module=module, tls=True), requires)
+    return Candidate(name, partial(measure, module=module, dress="tls"), requires)
 
 
 ECHO = Benchmark(

@@ -14,13 +14,14 @@ import re
 import resource
 import select
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +34,9 @@ LOAD_MARGIN = 60.0
 """Seconds a load may take beyond what it was asked to measure: connecting, handshakes, slow machines."""
 SATURATED = 0.9
 """A server's share of its core, below which something other than the server was measured."""
+
+DEBIAN_PACKAGES = {"wrk": "wrk", "nginx": "nginx-light"}
+"""Which package brings a program."""
 
 Sample = dict[str, float]
 """What one measurement found, by column."""
@@ -56,11 +60,20 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One row of a table: something to measure, and the modules without which it is not installed."""
+    """One row of a table: something to measure, and what has to be installed for it."""
 
     name: str
     measure: Callable[[Settings], Sample]
     requires: tuple[str, ...] = ()
+    """Modules."""
+    programs: tuple[str, ...] = ()
+
+    def missing(self) -> str:
+        """What has to be installed first, in words; empty where nothing is missing."""
+        if any(importlib.util.find_spec(module) is None for module in self.requires):
+            return "not installed"
+        packages = [DEBIAN_PACKAGES[program] for program in self.programs if shutil.which(program) is None]
+        return f"not installed: apt-get install {' '.join(packages)}" if packages else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +129,11 @@ def ratio(column: str, peer: str, own: str = "asyncnet") -> Callable[[dict[str, 
     return lambda medians: medians[own][column] / medians[peer][column]
 
 
+def figure(column: str, own: str = "asyncnet") -> Callable[[dict[str, Sample]], float]:
+    """The value of a target that bounds a median of asyncnet's."""
+    return lambda medians: medians[own][column]
+
+
 def run(benchmark: Benchmark, settings: Settings, rounds: int) -> dict[str, Outcome]:
     """Measures every candidate in every round, and tells on standard error how far it is."""
     outcomes = {candidate.name: Outcome() for candidate in benchmark.candidates}
@@ -126,8 +144,8 @@ def run(benchmark: Benchmark, settings: Settings, rounds: int) -> dict[str, Outc
             if outcome.trouble:
                 continue
             print(f"{benchmark.name}: round {number + 1} of {rounds}, {candidate.name}", file=sys.stderr, flush=True)
-            if any(importlib.util.find_spec(module) is None for module in candidate.requires):
-                outcome.trouble = "not installed"
+            if missing := candidate.missing():
+                outcome.trouble = missing
                 continue
             try:
                 outcome.samples.append(candidate.measure(settings))
@@ -191,6 +209,10 @@ class Server:
     port: int
     pid: int
 
+    def processor_seconds(self) -> float:
+        """The processor time of the process and of those it has started, so far."""
+        return sum(time.clock_gettime(~pid << 3 | PROCESS_CLOCK) for pid in descendants(self.pid))
+
     def resident_bytes(self) -> int:
         """What the process holds in memory. The kernel's share of a connection is not in it."""
         rollup = Path(f"/proc/{self.pid}/smaps_rollup").read_text()
@@ -199,30 +221,59 @@ class Server:
         return int(found[1]) * 1024
 
 
+PROCESS_CLOCK = 2
+"""In the number of a process's clock: all of its threads (clock_getcpuclockid, as Linux makes it)."""
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """The process, and those that it and they have started."""
+    yield pid
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in children.read_text().split():
+            yield from descendants(int(child))
+
+
 @contextmanager
-def server(settings: Settings, module: str, *arguments: str) -> Iterator[Server]:
-    """Runs `benchmarks.servers.MODULE` on the servers' core, from its ready line until the block is left."""
+def server(settings: Settings, module: str, *arguments: str, core: int | None = None) -> Iterator[Server]:
+    """Runs `benchmarks.servers.MODULE`, on the servers' core unless another is given; it listens when this returns."""
     command = [sys.executable, "-m", f"benchmarks.servers.{module}", *arguments]
     with tempfile.TemporaryFile("w+") as stderr:
-        with pinned(settings.server_core):
-            process = subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=stderr, text=True)
+        with pinned(settings.server_core if core is None else core):
+            process = subprocess.Popen(
+                command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=stderr, text=True, process_group=0
+            )
         with process:
             try:
                 port = wait_for_port(process)
                 if port is None:
-                    stderr.seek(0)
-                    raise BenchmarkError(last_line(stderr.read()) or "the server did not say that it listens")
+                    raise BenchmarkError("the server did not say that it listens")
                 yield Server(port, process.pid)
+            except (BenchmarkError, OSError) as error:
+                stderr.seek(0)
+                said = last_line(stderr.read())
+                raise BenchmarkError(f"{error}; the server said: {said}" if said else str(error)) from error
             finally:
-                process.kill()
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # with its workers
 
 
 def wait_for_port(process: subprocess.Popen[str]) -> int | None:
-    """The port in a server's ready line; None where it ends or stays silent."""
+    """The port in a server's ready line, once it listens there; None where it ends or takes too long."""
     assert process.stdout is not None
+    deadline = time.monotonic() + START_TIMEOUT
     ready, _, _ = select.select([process.stdout], [], [], START_TIMEOUT)
     found = re.search(r":(\d+)$", process.stdout.readline().rstrip()) if ready else None
-    return int(found[1]) if found else None
+    while found and process.poll() is None and time.monotonic() < deadline:
+        if listens(int(found[1])):
+            return int(found[1])
+        time.sleep(0.01)
+    return None
+
+
+def listens(port: int) -> bool:
+    """Whether something listens on this port of 127.0.0.1, looked up without connecting."""
+    address = int.from_bytes(bytes([127, 0, 0, 1]), sys.byteorder)
+    return f" {address:08X}:{port:04X} 00000000:0000 0A " in Path("/proc/net/tcp").read_text()
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +315,21 @@ def load(settings: Settings, *arguments: object) -> Iterator[Load]:
             yield Load(process)
         finally:
             process.kill()
+
+
+def measured_by(command: list[str], core: int, seconds: float, environment: dict[str, str] | None = None) -> Sample:
+    """Runs a program on a core for about so long; the sample is its last line, in JSON."""
+    try:
+        with pinned(core):
+            ended = subprocess.run(
+                command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=seconds + LOAD_MARGIN
+            )
+    except subprocess.TimeoutExpired as error:
+        raise BenchmarkError(f"{command[0]} did not end in time") from error
+    if ended.returncode != 0:
+        raise BenchmarkError(last_line(ended.stderr) or last_line(ended.stdout) or f"status {ended.returncode}")
+    sample: Sample = json.loads(last_line(ended.stdout))
+    return sample
 
 
 def last_line(text: str) -> str:

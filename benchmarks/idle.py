@@ -12,6 +12,7 @@ from benchmarks.harness import (
     Settings,
     Target,
     allow_descriptors,
+    figure,
     load,
     server,
     settled_bytes,
@@ -52,8 +53,8 @@ IDLE = Benchmark(
         Candidate("asyncio streams", partial(measure, module="asyncio_streams")),
     ),
     (
-        Target("4.5 KiB each at most", lambda medians: medians["asyncnet"]["each"], at_most=4.5),
-        Target("none dropped", lambda medians: medians["asyncnet"]["dropped"], at_most=0),
+        Target("4.5 KiB each at most", figure("each"), at_most=4.5),
+        Target("none dropped", figure("dropped"), at_most=0),
     ),
     "Resident memory of the server above what it holds after its first clients; the kernel's own share is not in it.",
 )

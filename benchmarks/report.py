@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import ssl
 import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
+from itertools import chain
 
-from benchmarks.harness import CHECKOUT, HERE, SATURATED, Benchmark, Outcome, Settings
-
-PACKAGES = ("trio", "anyio", "Twisted", "uvloop", "pyftpdlib")
+from benchmarks.harness import CHECKOUT, HERE, SATURATED, Benchmark, Outcome, Sample, Settings, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,27 +57,35 @@ def tabulate(benchmark: Benchmark, outcomes: dict[str, Outcome]) -> Table:
 
 
 def remarks(benchmark: Benchmark, outcomes: dict[str, Outcome]) -> list[str]:
-    """Which targets are met, and what makes a figure doubtful."""
+    """Which targets are met, and what makes a figure doubtful: a target that rests on one is neither met nor missed."""
     medians = {name: outcome.medians for name, outcome in outcomes.items() if not outcome.trouble}
-    lines = []
-    for target in benchmark.targets:
-        try:
-            value = target.value(medians)
-        except KeyError as error:
-            lines.append(f"not known: {target.text} ({error.args[0]} was not measured)")
-        else:
-            lines.append(f"{'met' if target.met(value) else 'MISSED'}: {target.text} ({value:.2f})")
+    busy = {name: sample.get("server_busy", 1.0) for name, sample in medians.items()}
+    sound = {name: sample for name, sample in medians.items() if busy[name] >= SATURATED}
+    lines = [verdict(target, medians, sound) for target in benchmark.targets]
     lines += [f"failed: {name}: {outcome.trouble}" for name, outcome in outcomes.items() if outcome.failed]
     lines += [
-        f"doubtful: {name} used only {sample['server_busy']:.0%} of its core: the load or a neighbour held it up"
-        for name, sample in medians.items()
-        if sample.get("server_busy", 1.0) < SATURATED
+        f"doubtful: {name} used only {busy[name]:.0%} of its core: the load or a neighbour held it up"
+        for name in medians
+        if name not in sound
     ]
     return lines
 
 
-def facts(settings: Settings) -> dict[str, str | int]:
-    """What of the machine a reader needs to place the figures."""
+def verdict(target: Target, medians: dict[str, Sample], sound: dict[str, Sample]) -> str:
+    """What became of a target. `sound` are those of the medians that are not doubtful."""
+    try:
+        value = target.value(medians)
+    except KeyError as error:
+        return f"not known: {target.text} ({error.args[0]} was not measured)"
+    try:
+        target.value(sound)
+    except KeyError as error:
+        return f"doubtful: {target.text} ({value:.2f}, and {error.args[0]} is doubtful)"
+    return f"{'met' if target.met(value) else 'MISSED'}: {target.text} ({value:.2f})"
+
+
+def facts(benchmark: Benchmark, settings: Settings) -> dict[str, str | int]:
+    """What of the machine a reader needs to place the figures, and the versions of all that was compared."""
     found: dict[str, str | int] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
@@ -89,12 +97,24 @@ def facts(settings: Settings) -> dict[str, str | int]:
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "OpenSSL": ssl.OPENSSL_VERSION,
     }
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed"
+    distributions = metadata.packages_distributions()
+    for module in dict.fromkeys(
+        ["trio", *chain.from_iterable(candidate.requires for candidate in benchmark.candidates)]
+    ):
+        found |= {name: metadata.version(name) for name in distributions.get(module, ())} or {module: "not installed"}
+    for program in dict.fromkeys(chain.from_iterable(candidate.programs for candidate in benchmark.candidates)):
+        found[program] = version_of(program)
     return found
+
+
+def version_of(program: str) -> str:
+    """What a program says of its version."""
+    try:
+        said = subprocess.run([program, "-v"], capture_output=True, text=True)
+    except FileNotFoundError:
+        return "not installed"
+    number = re.search(r"\d+\.\d[-+.\w]*", said.stdout + said.stderr)
+    return number[0] if number else "unknown"
 
 
 def processor() -> str:
@@ -120,7 +140,7 @@ def commit() -> str:
 def write(benchmark: Benchmark, outcomes: dict[str, Outcome], settings: Settings, rounds: int) -> str:
     """Keeps the run under benchmarks/results/, and returns what the terminal shows of it."""
     table, lines = tabulate(benchmark, outcomes), remarks(benchmark, outcomes)
-    circumstances = {"rounds": rounds, "seconds": settings.seconds} | facts(settings)
+    circumstances = {"rounds": rounds, "seconds": settings.seconds} | facts(benchmark, settings)
     folder = HERE / "results"
     folder.mkdir(exist_ok=True)
     markdown = [

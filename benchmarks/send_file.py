@@ -29,6 +29,12 @@ PIECE = 1 << 20
 TRANSFERS = 4
 """Timed transfers from each server. The one before them is compared byte by byte, and warms the file."""
 
+COLUMNS = (
+    Column("rate", "GB/s", "{:.2f}"),
+    Column("server_busy", "server busy", "{:.0%}"),
+    Column("load_busy", "load busy", "{:.0%}"),
+)
+
 
 def the_file(folder: Path) -> Path:
     """The file to send, alone in its folder and on real blocks, made once a run."""
@@ -105,11 +111,7 @@ def anonymous(port: int) -> Iterator[ftplib.FTP]:
 SEND_FILE = Benchmark(
     "send_file",
     "Sending a warm file of 1 GiB: more is better",
-    (
-        Column("rate", "GB/s", "{:.2f}"),
-        Column("server_busy", "server busy", "{:.0%}"),
-        Column("load_busy", "load busy", "{:.0%}"),
-    ),
+    COLUMNS,
     (
         Candidate("asyncnet", measure_asyncnet),
         Candidate("pyftpdlib RETR", measure_pyftpdlib, requires=("pyftpdlib",)),

@@ -1,19 +1,31 @@
 """The servers that the benchmarks compare, one file each, written as each library's documentation writes it.
 
-Each listens on a free port of 127.0.0.1, says so in one line, and serves until it is killed. None is tuned.
+Each listens on a free port of 127.0.0.1, says so in one line, and serves until it is killed. None is tuned; access logs
+are off.
 """
 
 from __future__ import annotations
 
 import argparse
+import socket
 import ssl
 
 
-def tls_from_command_line() -> ssl.SSLContext | None:
-    """The context for `--certificate FILE`, a PEM file with the key in it; None without the option."""
+def command_line(*names: str) -> argparse.Namespace:
+    """The arguments of these names, all of them required, and `certificate`: a PEM file with the key in it, or None."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--certificate")
-    certificate = parser.parse_args().certificate
+    for name in names:
+        parser.add_argument(name)
+    return parser.parse_args()
+
+
+def tls_from_command_line() -> ssl.SSLContext | None:
+    """The context for `--certificate FILE`; None without the option."""
+    return tls_context(command_line().certificate)
+
+
+def tls_context(certificate: str | None) -> ssl.SSLContext | None:
     if certificate is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -21,8 +33,15 @@ def tls_from_command_line() -> ssl.SSLContext | None:
     return context
 
 
+def free_port() -> int:
+    """A port for a server that does not tell which one it was given."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def announce(port: int) -> None:
-    """Says that the server listens: the line that the harness waits for."""
+    """Says where the server listens, or is just about to: the line that the harness waits for."""
     settle_allocator()
     print(f"listening on tcp://127.0.0.1:{port}", flush=True)
 
