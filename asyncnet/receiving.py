@@ -149,12 +149,14 @@ class ReceivingHalf(SendingHalf):
         """
         if self._receiving:
             raise trio.BusyResourceError("another task is receiving from this stream")
-        if self._outgoing and not self._sending:
-            try:
-                self._send_pending_now()
-            except trio.BrokenResourceError:
-                pass  # the next send says so; what the peer sent before can still be received
-        if self._outgoing or self._taps:
+        if self._outgoing and not self._batched:
+            if self._side_flush is not None:
+                await self._stop_sending_rest(self._side_flush)
+            elif self._may_batch(self._pending):
+                self._send_with_batch()
+            elif not self._sending:
+                self._send_pending_quietly()
+        if (self._outgoing and not self._batched) or self._taps:
             return await self._receive_with_care(max_bytes)
         if self._draining or self._overdue:
             self._check_interrupted()
@@ -174,6 +176,16 @@ class ReceivingHalf(SendingHalf):
         finally:
             self._receiving = False
         return b"" if end else await self._receive(max_bytes)
+
+    async def _stop_sending_rest(self, flush: SideFlush) -> None:
+        """Have the task that sends what a batch left over leave that to the caller."""
+        flush.scope.cancel()
+        await flush.over.wait()
+
+    def _wakes_receive(self) -> bool:
+        if self._receiving:
+            self._transport.wake()
+        return self._receiving
 
     async def _receive_with_care(self, max_bytes: int) -> bytes:
         """The same on a stream with taps or with something still to send."""

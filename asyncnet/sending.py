@@ -11,6 +11,7 @@ What could go wrong, and why it does not:
   wait of a receive (by a deadline, by a drain, by cancelling) leaves it queued.
 - *A peer that never reads.* Each send waits `timeouts.send` at most for progress; then the stream is broken.
 - *A receive sends meanwhile*, and another task wants to: the receive leaves it to that task (`SideFlush`).
+- *A batched send* (`write_soon`, a receive) is queued like every other, and whoever sends meanwhile sends it.
 - *A schedule for each small operation.* `write` and `flush` are no checkpoints unless they have to wait; now and then
   one is, so that a fast peer cannot keep the others from their turn.
 """
@@ -25,6 +26,7 @@ from typing import BinaryIO, Protocol, TypeAlias, cast
 
 import trio
 
+from asyncnet.batching import Batch, batch_of_this_run
 from asyncnet.errors import FileShrankError
 from asyncnet.limits import Timeouts
 from asyncnet.transports.base import Data, Transport
@@ -80,6 +82,8 @@ class SendingHalf(trio.abc.HalfCloseableStream):
     """What `Stream` has for sending; the public methods are its own."""
 
     __slots__ = (
+        "_batch",
+        "_batched",
         "_cannot_send",
         "_closed",
         "_eof_sent",
@@ -91,6 +95,7 @@ class SendingHalf(trio.abc.HalfCloseableStream):
         "_send_failure",
         "_sending",
         "_side_flush",
+        "_stuck",
         "_taps",
         "_transport",
         "_turns",
@@ -103,6 +108,9 @@ class SendingHalf(trio.abc.HalfCloseableStream):
         self._outgoing = _NOTHING
         self._pending = 0
         self._sending = False
+        self._batch: Batch | None = None  # of this run, once one was needed
+        self._batched = False  # what is pending leaves at the end of this turn
+        self._stuck = False  # the last batch left something over
         self._side_flush: SideFlush | None = None
         self._send_failure: str | None = None
         self._eof_sent = False
@@ -169,6 +177,63 @@ class SendingHalf(trio.abc.HalfCloseableStream):
             self._secret_pending = True
         self._queue(memoryview(data)[sent:])
         return False
+
+    def write_soon(self, data: bytes) -> bool:
+        """`write`, to leave at the end of this turn of the event loop: whether it will. If not, `flush` comes next.
+
+        Together with what other streams send then, which costs each of them less (`asyncnet.batching`). No checkpoint.
+        Raises what `write` raises; that sending fails is told by the next send.
+        """
+        if self._outgoing or self._side_flush is not None or not self._may_batch(len(data)):
+            return self.write_through(data)
+        if self._cannot_send:
+            self._check_can_send()
+        self._outgoing = [data]
+        self._pending = len(data)
+        self._send_with_batch()
+        return True
+
+    def _may_batch(self, count: int) -> bool:
+        can = self._transport.can_batch and not self._stuck
+        return can and not self._taps and not self._sending and count <= MUCH_PENDING
+
+    def _send_with_batch(self) -> None:
+        self._batched = True
+        if self._batch is None:
+            self._batch = batch_of_this_run()
+        self._batch.add(self)
+
+    def send_batched(self) -> bool:
+        """For the batch alone: send what is pending without waiting; whether all has left, or nothing ever will."""
+        self._batched = False
+        if not self._outgoing or self._sending or self._side_flush is not None or self._taps:
+            return True  # it has left already, or somebody sees to it
+        try:
+            self._send_pending_now()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        self._stuck = bool(self._outgoing)
+        return not self._stuck
+
+    def go_on_after_batch(self) -> None:
+        """For the batch alone: not all has left. Who receives goes on with it, else a task of its own."""
+        if self._outgoing and not self._sending and self._side_flush is None and not self._wakes_receive():
+            self._side_flush = SideFlush(satisfied=False)
+            trio.lowlevel.spawn_system_task(self._send_rest, self._side_flush)
+
+    def _wakes_receive(self) -> bool:
+        """Wake the receive that waits, so that it sends what is pending; false if none does."""
+        return False
+
+    async def _send_rest(self, flush: SideFlush) -> None:
+        try:
+            with flush.scope:
+                await self._send_pending(flush)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the next send says so
+        finally:
+            self._side_flush = None
+            flush.over.set()
 
     def _queue(self, data: Data) -> None:
         if self._outgoing:
@@ -252,6 +317,7 @@ class SendingHalf(trio.abc.HalfCloseableStream):
         if sent == self._pending:
             self._outgoing = _NOTHING
             self._pending = 0
+            self._stuck = False
         elif sent:
             self._keep_rest(data, sent)
 
@@ -265,6 +331,7 @@ class SendingHalf(trio.abc.HalfCloseableStream):
         self._pending -= sent
         if not self._pending:
             self._outgoing = _NOTHING
+            self._stuck = False
 
     async def _send_pending_exclusively(self) -> None:
         """Send the rest; whoever cancels it breaks the sending side, since nobody will send what is left."""

@@ -146,9 +146,9 @@ class Exchange(ResponseFraming):
             self._watch.cancel()
 
     def respond_now(self, status: int, fields: Fields, body: bytes) -> bool:
-        """Send a whole response, as far as that goes without waiting. No checkpoint.
+        """Send a whole response, at the end of this turn of the event loop. No checkpoint.
 
-        False if something is left: then `stream.flush()` comes next. The hot path of small responses.
+        False if that is not certain: then `stream.flush()` comes next. The hot path of small responses.
         """
         connection = self.connection
         if connection.must_end(self.body):
@@ -157,7 +157,7 @@ class Exchange(ResponseFraming):
         if self._watch is not None:
             self._watch.cancel()
         try:
-            return self.stream.write_through(data)
+            return self.stream.write_soon(data)
         except trio.BrokenResourceError as error:
             self.fail(error)
             raise

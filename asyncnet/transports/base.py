@@ -89,6 +89,9 @@ class Transport(trio.abc.HalfCloseableStream):
     can_half_close: bool = False
     """Whether `send_eof` works. False over TLS."""
 
+    can_batch: bool = False
+    """Whether `send_now` concerns the kernel alone, so that sends may be batched: see `asyncnet.batching`."""
+
     can_cancel_send: bool = False
     """Whether a cancelled `send_some` has certainly sent nothing."""
 

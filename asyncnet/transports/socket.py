@@ -53,6 +53,7 @@ class DescriptorTransport(Transport):
 
     __slots__ = ("_descriptor", "_ended", "_sending", "_socket")
 
+    can_batch = True
     can_cancel_send = True
 
     def __init__(self, sock: socket.socket, local: Address | None = None, peer: Address | None = None) -> None:
