@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import os
 
+import hypothesis
 import pytest
+
+# How fast the machine is, no test asks.
+hypothesis.settings.register_profile("asyncnet", deadline=None)
+hypothesis.settings.load_profile("asyncnet")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -151,8 +151,8 @@ class Exchange(ResponseFraming):
         False if that is not certain: then `stream.flush()` comes next. The hot path of small responses.
         """
         connection = self.connection
-        if connection.must_end(self.body):
-            self.keeps_alive = False
+        if self.body is not None or connection.is_last or connection.service.is_draining:  # `must_end` only rarely
+            self.keeps_alive = self.keeps_alive and not connection.must_end(self.body)
         data = self.frame_whole(status, fields, connection.date_line(), body)
         if self._watch is not None:
             self._watch.cancel()

@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
 
@@ -39,6 +39,9 @@ from asyncnet.http.framing import reason
 from asyncnet.http.limits import HTTPLimits, HTTPTimeouts
 from asyncnet.http.wire import Head, HeadReader, RequestError, body_decoder, ordinary_head
 from asyncnet.stream import Stream
+
+if TYPE_CHECKING:
+    from asyncnet.service import Service
 
 HEAD_PIECE = 8192
 """How much is looked at at once for a head: what it leaves has to be put back."""
@@ -140,10 +143,19 @@ class _Broken(Exception):
     """The response could not be finished: the connection has been broken, and the reason logged."""
 
 
+class _NoService:
+    """Stands for the service of a connection that has none."""
+
+    is_draining = False
+
+
+_NO_SERVICE = _NoService()
+
+
 class HTTPConnection:
     """One connection: reads a request, answers it, and so on."""
 
-    __slots__ = ("_connection", "_exchange", "_is_last", "date_line", "handler", "kept", "stream")
+    __slots__ = ("_connection", "_exchange", "date_line", "handler", "is_last", "kept", "service", "stream")
 
     def __init__(self, handler: HTTPHandler, stream: Stream) -> None:
         self.handler = handler
@@ -152,8 +164,10 @@ class HTTPConnection:
         self.kept: tuple[object, Any] | None = None
         """Where an adapter keeps what is the same for all requests of a connection, with itself in front."""
         self._exchange: Exchange | None = None
-        self._is_last = False  # the request at hand is the last that this connection may have
+        self.is_last = False
+        """Whether the request at hand is the last that this connection may have."""
         self._connection = current_connection.get()
+        self.service: Service | _NoService = _NO_SERVICE if self._connection is None else self._connection.service
 
     @property
     def response_has_left(self) -> bool:
@@ -162,9 +176,7 @@ class HTTPConnection:
 
     def must_end(self, body: RequestBody | None) -> bool:
         """Whether the connection may not serve another request after the one at hand, whose body is `body`."""
-        if self._is_last or (body is not None and body.ends_connection):
-            return True
-        return self._connection is not None and self._connection.service.is_draining
+        return self.is_last or self.service.is_draining or (body is not None and body.ends_connection)
 
     def request_failed(self, error: Exception) -> None:
         """The body of the request at hand could not be received."""
@@ -192,7 +204,7 @@ class HTTPConnection:
     async def _serve_requests(self) -> bool:
         """The hot loop, until the connection has to end. Whether the last answer may still be on its way."""
         handler, stream = self.handler, self.stream
-        limits, parse = handler.limits, handler.engine.parse_ordinary_head
+        limits, parse, respond = handler.limits, handler.engine.parse_ordinary_head, handler.respond
         now = trio.lowlevel.current_clock().current_time
         wait = handler.timeouts.head
         has_more = False
@@ -206,7 +218,7 @@ class HTTPConnection:
                 data = await self._wait_for_request()
                 if not data:
                     return False
-            self._is_last = not left
+            self.is_last = not left
             end = ordinary_head(data, limits)
             has_more = end != len(data)
             if not has_more:
@@ -217,7 +229,20 @@ class HTTPConnection:
             else:
                 exchange = self._judge(await self._collect_head(data))
             self._exchange = exchange
-            if not await self._answer(exchange):
+            if end and handler.access_log is None:
+                # What `_answer` does, for an ordinary request: a frame less.
+                try:
+                    await respond(exchange)
+                except Exception as error:
+                    raise self._failed(error, exchange) from None
+                finally:
+                    if not exchange.ended:
+                        await self._break_off(exchange)
+                if not exchange.ended:
+                    raise self._failed(_not_ended(), exchange)
+                if not exchange.keeps_alive:
+                    return exchange.status != 101
+            elif not await self._answer(exchange):
                 return exchange.status != 101
             del exchange, data  # idle connections are many, and hold nothing
             self._exchange = None
@@ -298,19 +323,24 @@ class HTTPConnection:
             else:
                 await handler.respond(exchange)
             if not exchange.ended:
-                raise LocalProtocolError("the application returned before the response had ended")
+                raise _not_ended()
         except Exception as error:
             raise self._failed(error, exchange) from None
         finally:
             if exchange.body is not None:
                 exchange.body.close()
-            if not exchange.ended and exchange.has_left:
-                await self.stream.abort()  # a part of a response must not pass for the whole
+            if not exchange.ended:
+                await self._break_off(exchange)
             if handler.access_log is not None and exchange.has_left:
                 self._log(exchange, exchange.status, began)
         if not exchange.keeps_alive:
             return False
         return exchange.body is None or await exchange.body.discard()
+
+    async def _break_off(self, exchange: Exchange) -> None:
+        """Not all of the response was sent: a part of it must not pass for the whole."""
+        if exchange.has_left:
+            await self.stream.abort()
 
     def _failed(self, error: Exception, exchange: Exchange) -> Exception:
         """What an exception of the application means for the connection, logged if it is the application's own."""
@@ -334,6 +364,10 @@ class HTTPConnection:
             seconds = 0.0 if began is None else trio.current_time() - began
             sent = 0 if exchange is None or began is None else exchange.body_bytes
             access_log(Answered(exchange, self.stream.peer.host or str(self.stream.peer), status, sent, seconds))
+
+
+def _not_ended() -> LocalProtocolError:
+    return LocalProtocolError("the application returned before the response had ended")
 
 
 async def _answer_for_the_server(exchange: Exchange) -> None:

@@ -54,23 +54,22 @@ _QUERY = rb"(?:\?[!$-;=?-~]*+)?"
 # mark of two Host fields joined into one.
 _HOST = rb"(?:[A-Za-z0-9\-._~]++|\[[0-9A-Fa-f:.]++\])"
 # RFC 9112 section 3.2: origin-form, absolute-form, authority-form, asterisk-form.
-_TARGETS = (
-    rb"(?:(?!CONNECT )[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}+ (?:/" + _PATH + _QUERY + rb"|"
+_RESOURCES = (
+    rb"(?!CONNECT )[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}+ (?:/" + _PATH + _QUERY + rb"|"
     rb"(?i:https?)://" + _HOST + rb"(?::[0-9]{0,5})?(?:/" + _PATH + rb")?" + _QUERY + rb")"
-    rb"|CONNECT " + _HOST + rb":[0-9]{1,5}"
-    rb"|OPTIONS \*)"
 )  # fmt: skip
+_TARGETS = rb"(?:" + _RESOURCES + rb"|CONNECT " + _HOST + rb":[0-9]{1,5}|OPTIONS \*)"
 _REQUEST_LINE = _TARGETS + rb" HTTP/1\.[01]\r\n"
 
-# A head that says nothing but what to fetch: HTTP/1.1, one well-formed Host, no body, no expectation, no upgrade, and
-# no word about the connection but keep-alive. Nearly all heads are of this kind, and need no second look.
+# A head that says nothing but what to do with which resource: HTTP/1.1, one well-formed Host, no body, no expectation,
+# no upgrade, no word about the connection but keep-alive. Nearly all heads are of this kind, and need no second look.
 _ORDINARY = (
     rb"(?:(?!(?i:host|content-length|transfer-encoding|expect|upgrade:|connection:(?![ \t]*keep-alive[ \t]*\r)))"
     + _FIELD
     + rb")*+"
 )
 _match_ordinary_head = re.compile(
-    _TARGETS
+    _RESOURCES
     + rb" HTTP/1\.1\r\n"
     + _ORDINARY
     + rb"(?i:host):[ \t]*+"
