@@ -139,7 +139,7 @@ class Exchange(ResponseFraming):
         """Send the last piece of the body, and end the response."""
         if self.ended:
             raise LocalProtocolError("the response has ended")
-        piece = self.frame_data(data) + self.frame_end(trailers)
+        piece = self.frame_last(data, trailers)
         if self._head or piece:
             await self._send(piece)
         if self._watch is not None:

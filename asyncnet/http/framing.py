@@ -112,6 +112,7 @@ class ResponseFraming:
             raise LocalProtocolError("the response has begun already")
         if not 200 <= status <= 999:
             raise LocalProtocolError(f"not the status of a final response: {status}")
+        fields = fields if isinstance(fields, (list, tuple)) else list(fields)  # they may be looked at twice
         lines = [name + _BETWEEN + value + b"\r\n" for name, value in fields]
         block = b"".join(lines)
         ordinary = _are_ordinary_fields(block)
@@ -149,10 +150,11 @@ class ResponseFraming:
         return b"%b%b%b\r\n" % (status_line(status), date, block)
 
     def frame_whole(self, status: int, fields: Fields, date: bytes, body: bytes) -> bytes:
-        """A whole response: what `frame_head`, `frame_data` and `frame_end` make one after the other."""
+        """A whole response: what `frame_head`, `frame_data` and `frame_last` make one after the other."""
         if self.keeps_alive and self.http_version == "1.1" and self.method != "HEAD" and not self.status:
             # Nearly all responses, in one step: half the time that the three take.
             line = _STATUS_LINES.get(status)
+            fields = fields if isinstance(fields, (list, tuple)) else list(fields)
             lines = [name + _BETWEEN + value + b"\r\n" for name, value in fields]
             block = b"".join(lines)
             ordinary = _are_ordinary_fields(block)
@@ -164,15 +166,17 @@ class ResponseFraming:
                 and block.count(b"\n") == len(lines)
             ):
                 block = block.replace(_BETWEEN, b": ")
-                count = self.body_bytes = len(body)
+                count = len(body)
                 if ordinary[1] is None:
                     block += b"content-length: %d\r\n" % count
                 elif int(ordinary[1]) != count:
                     raise LocalProtocolError(f"a body of {count} bytes behind a Content-Length of {int(ordinary[1])}")
+                data = b"%b%b%b\r\n%b" % (line, date, block, body)
+                self.body_bytes = count
                 self.status = status
                 self.ended = True
-                return b"%b%b%b\r\n%b" % (line, date, block, body)
-        return self.frame_head(status, fields, date, length=len(body)) + self.frame_data(body) + self.frame_end()
+                return data
+        return self.frame_head(status, fields, date, length=len(body)) + self.frame_last(body)
 
     def _read_fields(self, fields: Fields) -> tuple[bytes, int | None, bool]:
         """Fields that are not ordinary, one by one: their lines, the Content-Length, and whether a Date is there."""
@@ -213,32 +217,32 @@ class ResponseFraming:
         count = len(data)
         if not count or not self.has_body:
             return b""
-        if self._chunked:
-            self.body_bytes += count
-            return b"%x\r\n%b\r\n" % (count, data)
+        data = b"%x\r\n%b\r\n" % (count, data) if self._chunked else bytes(data)
         self._count(count)
         return data
 
     def frame_passing(self, count: int) -> tuple[bytes, bytes]:
         """What goes before and behind `count` bytes of the body that do not come by here, but from a file."""
-        if self._chunked:
-            self.body_bytes += count
-            return b"%x\r\n" % count, b"\r\n"
         self._count(count)
-        return b"", b""
+        return (b"%x\r\n" % count, b"\r\n") if self._chunked else (b"", b"")
 
     def _count(self, count: int) -> None:
-        self.body_bytes += count
         if self._left is not None:
             if count > self._left:
                 raise LocalProtocolError(f"{count - self._left} bytes more than the Content-Length promised")
             self._left -= count
+        self.body_bytes += count
 
-    def frame_end(self, trailers: Fields = ()) -> bytes:
-        """What ends the response. `trailers` are dropped unless it goes in chunks (RFC 9112 section 7.1.2)."""
-        if self._left:
-            raise LocalProtocolError(f"{self._left} bytes fewer than the Content-Length promised")
+    def frame_last(self, data: bytes = b"", trailers: Fields = ()) -> bytes:
+        """The last piece of the body and what ends the response.
+
+        `trailers` are dropped unless it goes in chunks (RFC 9112 section 7.1.2). If this raises, it has not happened.
+        """
+        if self._left and len(data) < self._left:
+            raise LocalProtocolError(f"{self._left - len(data)} bytes fewer than the Content-Length promised")
+        ending = b""
+        if self._chunked:
+            ending = b"0\r\n" + field_lines(trailers) + b"\r\n" if trailers else _LAST_CHUNK
+        piece = self.frame_data(data)
         self.ended = True
-        if not self._chunked:
-            return b""
-        return b"0\r\n" + field_lines(trailers) + b"\r\n" if trailers else _LAST_CHUNK
+        return piece + ending if ending else piece
