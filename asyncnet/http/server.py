@@ -179,12 +179,13 @@ class HTTPConnection:
         except RequestError as error:
             logger.debug("%s: refused with %d: %s", stream.peer, error.status, error)
             refused = self._exchange
-            if refused is not None and refused.has_left:
-                return
-            is_head = refused is not None and refused.method == "HEAD"
-            stream.write(_error_answer(error.status, self.handler.date_line(), with_body=not is_head))
-            self._log(refused, error.status)
+            if refused is None or not refused.has_left:
+                is_head = refused is not None and refused.method == "HEAD"
+                stream.write(_error_answer(error.status, self.handler.date_line(), with_body=not is_head))
+                self._log(refused, error.status)
         except _Broken:
+            pass  # what is not whole has been reset; what is whole must still arrive
+        if stream.is_closed:
             return
         # The peer may be sending still: closing at once would destroy the last answer on its way.
         await stream.linger()
@@ -264,25 +265,23 @@ class HTTPConnection:
         """What an odd head asks for, beside its target: a body, 100 Continue, an end of the connection."""
         request = self.handler.engine.parse_head(head.raw)
         _, _, http_version, headers = request
+        self._exchange = exchange = Exchange(self, request, None, True)  # refused or not, it goes to the access log
         expectation = upgrade = b""
         options: list[bytes] = []
         for name, value in headers:
             if name == b"connection":
                 options += [option.strip(b" \t") for option in value.lower().split(b",")]
             elif name == b"expect" and http_version == "1.1":  # RFC 9110 section 10.1.1
-                expectation = value.lower()
+                expectation += value.lower()
             elif name == b"upgrade" and http_version == "1.1":
                 upgrade = value.lower()
-        keeps_alive = b"close" not in options and (http_version == "1.1" or b"keep-alive" in options)
-        body = None
+        exchange.keeps_alive = b"close" not in options and (http_version == "1.1" or b"keep-alive" in options)
         if head.length != 0:
             decoder = body_decoder(head, self.handler.limits)
-            body = RequestBody(self, decoder, expected=expectation == b"100-continue")
-        exchange = Exchange(self, request, body, keeps_alive)
+            exchange.body = RequestBody(self, decoder, expected=expectation == b"100-continue")
         if upgrade and b"upgrade" in options:
             exchange.upgrade = upgrade
         if expectation not in (b"", b"100-continue"):
-            self._exchange = exchange
             raise RequestError(417, f"an expectation of {expectation!r}")
         return exchange
 
@@ -292,20 +291,28 @@ class HTTPConnection:
         """Answer one request. Whether the connection goes on."""
         handler = self.handler
         began = 0.0 if handler.access_log is None else trio.current_time()
+        is_whole = False
         try:
             if exchange.raw_path == b"*" or exchange.method == "CONNECT":
                 await _answer_for_the_server(exchange)
             else:
                 await handler.respond(exchange)
             if not exchange.ended:
+                if exchange.said_gone:
+                    raise _Broken  # and has nothing to say to nobody
                 raise LocalProtocolError("the application returned before the response had ended")
+            is_whole = True
+        except _Broken:
+            raise
         except Exception as error:
             raise self._failed(error, exchange) from None
         finally:
             if exchange.body is not None:
                 exchange.body.close()
-            if not exchange.ended and exchange.has_left:
-                await self.stream.abort()  # a part of a response must not pass for the whole
+            # A part of a response must not pass for the whole, nor what another protocol has said before it failed.
+            is_whole = is_whole if exchange.status == 101 else exchange.ended
+            if exchange.has_left and not is_whole and not self.stream.is_closed:
+                await self.stream.abort()
             if handler.access_log is not None and exchange.has_left:
                 self._log(exchange, exchange.status, began)
         if not exchange.keeps_alive:

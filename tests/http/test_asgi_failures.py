@@ -1,4 +1,4 @@
-"""ASGI applications that break the rules, and go on: the client sees a whole response, a 500, or a broken connection."""
+"""ASGI applications that break the rules and go on: the client sees a whole response, a 500 or a broken connection."""
 
 from __future__ import annotations
 
