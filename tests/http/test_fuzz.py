@@ -96,9 +96,8 @@ def test_both_engines_read_the_same_from_every_head_that_passes(data: bytes) -> 
     method, target, version, headers = first
     line, *fields = raw[:-4].split(b"\r\n")
     assert b" ".join([method.encode(), target, b"HTTP/" + version.encode()]) == line
-    assert headers == [
-        (name.lower(), value.strip(b" \t")) for name, _, value in (field.partition(b":") for field in fields)
-    ]
+    expected = [(name.lower(), value.strip(b" \t")) for name, _, value in (field.partition(b":") for field in fields)]
+    assert headers == [(name, value.lower() if name == b"transfer-encoding" else value) for name, value in expected]
 
 
 @settings(max_examples=400, deadline=None)
