@@ -67,7 +67,7 @@ class NativeApplication:
         response = await self.app(request_of(exchange))
         if type(response) is Response and type(response.body) is bytes:
             if not exchange.respond_now(response.status, response.headers.raw, response.body):
-                await exchange.stream.flush()
+                await exchange.flush()
             return
         if not isinstance(response, Response):
             raise TypeError(f"the application returned {response!r} instead of a Response")
@@ -78,6 +78,7 @@ async def send_response(exchange: Exchange, response: Response) -> None:
     """Send a whole response, and close what its body holds open, sent or not."""
     fields = response.headers.raw
     body = response.body
+    pieces: object = body
     try:
         if isinstance(response, Upgrade):
             stream = exchange.switch(fields)
@@ -85,7 +86,7 @@ async def send_response(exchange: Exchange, response: Response) -> None:
             await response.handler(stream)
         elif isinstance(body, bytes):
             if not exchange.respond_now(response.status, fields, body):
-                await exchange.stream.flush()
+                await exchange.flush()
         elif isinstance(body, FileBody):
             exchange.begin(response.status, fields, length=body.count)
             await _send_file(exchange, body)
@@ -93,12 +94,13 @@ async def send_response(exchange: Exchange, response: Response) -> None:
         else:
             exchange.begin(response.status, fields)
             if exchange.has_body:
-                await _send_pieces(exchange, aiter(body))
+                pieces = aiter(body)
+                await _send_pieces(exchange, pieces)
             await exchange.end(trailers=() if response.trailers is None else response.trailers.raw)
     finally:
         response.close()
-        if isinstance(body, AsyncGenerator):
-            await body.aclose()
+        if isinstance(pieces, AsyncGenerator):
+            await pieces.aclose()
 
 
 def request_of(exchange: Exchange) -> Request:

@@ -167,7 +167,7 @@ class HTTPCycle:
             elif exchange.status or self._trailers is not None or message.get("more_body"):
                 await self._send_piece(message.get("body", b""), message.get("more_body", False))
             elif not exchange.respond_now(start["status"], start.get("headers", ()), message.get("body", b"")):
-                await exchange.stream.flush()
+                await exchange.flush()
         except trio.BrokenResourceError as error:
             exchange.fail(error)
             raise ClientGone(str(error)) from error

@@ -58,7 +58,9 @@ class Exchange(ResponseFraming):
     failure: Exception | None = None
     """Why the connection is of no use any more: it matters more than what the application made of it."""
     _head = b""  # the response's head, until it leaves with what comes behind it
-    _watch: trio.CancelScope | None = None  # of somebody who waits for the client to vanish
+    _watch: _Watch | None = None  # of somebody who waits for the client to vanish
+    said_gone = False
+    """Whether the application has been told that the client has gone: then it need not respond."""
 
     def __init__(
         self, connection: HTTPConnection, request: RequestHead, body: RequestBody | None, keeps_alive: bool
@@ -74,7 +76,9 @@ class Exchange(ResponseFraming):
         """The path behind `mounted_at`, percent-encoded as sent; "*" for `OPTIONS *`."""
         self.query: bytes
         if target[:1] != b"/":
-            target = _origin_form(target)
+            authority, target = _split_target(target)
+            if authority:  # RFC 9112 section 3.2.2: the field is ignored, so that nobody reads another host than we do
+                self.headers = [(b"host", authority), *(field for field in self.headers if field[0] != b"host")]
         self.raw_path, _, self.query = target.partition(b"?")
 
     def fail(self, error: Exception) -> None:
@@ -86,11 +90,7 @@ class Exchange(ResponseFraming):
     @property
     def host(self) -> str:
         """The host that is asked for, in small letters, without port and final dot; "" where none was named."""
-        authority = b""
-        if b"://" in self.target and not self.target.startswith(b"/"):
-            authority = self.target.partition(b"://")[2].replace(b"?", b"/").partition(b"/")[0]
-        else:
-            authority = next((value for name, value in self.headers if name == b"host"), b"")
+        authority = next((value for name, value in self.headers if name == b"host"), b"")
         if not authority.endswith(b"]"):
             host, colon, port = authority.rpartition(b":")
             authority = host if colon else port
@@ -139,27 +139,38 @@ class Exchange(ResponseFraming):
         """Send the last piece of the body, and end the response."""
         if self.ended:
             raise LocalProtocolError("the response has ended")
-        piece = self.frame_data(data) + self.frame_end(trailers)
+        piece = self.frame_last(data, trailers)
         if self._head or piece:
             await self._send(piece)
         if self._watch is not None:
-            self._watch.cancel()
+            self._watch.scope.cancel()
 
     def respond_now(self, status: int, fields: Fields, body: bytes) -> bool:
         """Send a whole response, at the end of this turn of the event loop. No checkpoint.
 
-        False if that is not certain: then `stream.flush()` comes next. The hot path of small responses.
+        False if that is not certain: then `flush` comes next. The hot path of small responses.
         """
         connection = self.connection
         if self.body is not None or connection.is_last or connection.service.is_draining:  # `must_end` only rarely
             self.keeps_alive = self.keeps_alive and not connection.must_end(self.body)
         data = self.frame_whole(status, fields, connection.date_line(), body)
         if self._watch is not None:
-            self._watch.cancel()
+            self._watch.scope.cancel()
         try:
             return self.stream.write_soon(data)
         except trio.BrokenResourceError as error:
             self.fail(error)
+            raise
+
+    async def flush(self) -> None:
+        """Send what is left. A checkpoint only if it must wait."""
+        try:
+            await self.stream.flush()
+        except trio.BrokenResourceError as error:
+            self.fail(error)
+            raise
+        except trio.Cancelled:
+            self.keeps_alive = False  # a part may have left, and the rest never will
             raise
 
     async def send_file(self, file: FileBody) -> None:
@@ -189,9 +200,20 @@ class Exchange(ResponseFraming):
         except trio.BrokenResourceError as error:
             self.fail(error)
             raise
+        except trio.Cancelled:
+            self.keeps_alive = False  # a part may have left, and the rest never will
+            raise
 
     def switch(self, fields: Fields) -> Stream:
-        """Queue a 101 response; from then on the connection speaks another protocol, through the stream returned."""
+        """Queue a 101 response; from then on the connection speaks another protocol, through the stream returned.
+
+        Raises LocalProtocolError if the client has not offered that, or if a part of the request is still to come: the
+        other protocol would take it for its own.
+        """
+        if not self.upgrade:
+            raise LocalProtocolError("the client has not offered to change the protocol")
+        if self.body is not None and not self.body.ended:
+            raise LocalProtocolError("the protocol cannot change before the request's body has been received")
         self.stream.write(self.frame_switching(fields))
         self.stream.deadline = math.inf
         return self.stream
@@ -203,38 +225,59 @@ class Exchange(ResponseFraming):
 
         Of what a client sends behind the request little is taken in; whether it leaves behind more, nobody sees.
         """
-        if self.failure is not None:
+        if self.said_gone or self.failure is not None:
+            self.said_gone = True
             return True
         try:
-            return self.stream.read_ahead_now(READ_AHEAD)
+            self.said_gone = self.stream.read_ahead_now(READ_AHEAD)
         except trio.BrokenResourceError as error:
             self.fail(error)
-            return True
+            self.said_gone = True
+        return self.said_gone
 
     async def wait_gone(self) -> None:
         """Wait until the client has gone, has ended its side, or the response has ended.
 
-        The request's body has to be received before.
+        The request's body has to be received before. Several tasks may wait.
         """
-        if self.is_gone() or self.ended:
-            await trio.lowlevel.checkpoint()
-            return
-        self.stream.deadline = math.inf
-        with trio.CancelScope() as self._watch:
+        while not self.ended and not self.is_gone():
+            if self._watch is not None:  # if that one gives up, this one takes over
+                await self._watch.over.wait()
+                continue
+            self.stream.deadline = math.inf
+            watch = self._watch = _Watch()
             try:
-                await self.stream.wait_for_end(READ_AHEAD)
+                with watch.scope:
+                    await self.stream.wait_for_end(READ_AHEAD)
+                    self.said_gone = True
             except trio.BrokenResourceError as error:
                 self.fail(error)
-        self._watch = None
+                self.said_gone = True
+            finally:
+                self._watch = None
+                watch.over.set()
+            return
+        await trio.lowlevel.checkpoint()
 
 
-def _origin_form(target: bytes) -> bytes:
-    """Path and query of an absolute-form target (RFC 9112 section 3.2.2); other forms as they are."""
+class _Watch:
+    """Of a task that waits for the client to vanish."""
+
+    __slots__ = ("over", "scope")
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.over = trio.Event()
+
+
+def _split_target(target: bytes) -> tuple[bytes, bytes]:
+    """Authority, and path with query, of an absolute-form target (RFC 9112 section 3.2.2); others have no authority."""
     _, mark, rest = target.partition(b"://")
     if not mark:
-        return target
-    path = rest[len(rest) - len(rest.lstrip(_AUTHORITY)) :]
-    return path if path.startswith(b"/") else b"/" + path
+        return b"", target
+    end = len(rest) - len(rest.lstrip(_AUTHORITY))
+    path = rest[end:]
+    return rest[:end], path if path.startswith(b"/") else b"/" + path
 
 
 _AUTHORITY = bytes(set(range(0x21, 0x7F)) - set(b"/?"))

@@ -44,12 +44,9 @@ class HttptoolsEngine:
             pass  # whether the protocol changes, the application says
         except httptools.HttpParserError:
             return self._h11.parse_head(raw)
-        return (
-            parser.get_method().decode("ascii"),
-            collector.target,
-            parser.get_http_version(),
-            collector.headers,
-        )
+        # h11 writes the one coding that there is in small letters.
+        fields = [(name, value.lower() if name == b"transfer-encoding" else value) for name, value in collector.headers]
+        return parser.get_method().decode("ascii"), collector.target, parser.get_http_version(), fields
 
 
 class _Collector:

@@ -3,11 +3,15 @@
 The application's side runs in a task of its own, in a nursery that is open from `start` to `stop`; both are called by
 the task that runs the service. An application that raises before it has started has no lifespan, unless it must have
 one. One that fails later is logged, and the service goes on: it said that it had started.
+
+What could go wrong, and why it does not: an application that never says that it has stopped, or that goes on after it
+has said so, is cancelled after a while; and whatever ends `start` or `stop`, the nursery is left.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeAlias
@@ -21,6 +25,12 @@ Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+SHUTDOWN_TIME = 60.0
+"""How long, in seconds, an application may take to stop."""
+
+GRACE = 5.0
+"""For how long, in seconds, its task may go on after it has said that it has stopped."""
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +47,7 @@ class Lifespan:
         self._is_over = False
         self._problem = ""
         self._nursery: AbstractAsyncContextManager[trio.Nursery] = trio.open_nursery()
+        self._scope: trio.CancelScope | None = None
 
     async def start(self) -> dict[str, Any] | None:
         """Have the application start: the state that it left, or None if it has no lifespan.
@@ -44,6 +55,7 @@ class Lifespan:
         Raises ConfigurationError when it says that it cannot start.
         """
         nursery = await self._nursery.__aenter__()
+        self._scope = nursery.cancel_scope
         try:
             nursery.start_soon(self._run, name="the lifespan of an ASGI application")
             self._to_app.send_nowait({"type": "lifespan.startup"})
@@ -59,11 +71,19 @@ class Lifespan:
         return None if self._is_over else self._state
 
     async def stop(self) -> None:
-        """Have the application stop, and wait for it."""
-        if not self._is_over:
-            self._to_app.send_nowait({"type": "lifespan.shutdown"})
-            await self._stopped.wait()
-        await self._nursery.__aexit__(None, None, None)
+        """Have the application stop, and wait for it. Cancelled, it cancels the application."""
+        assert self._scope is not None
+        try:
+            if not self._is_over:
+                self._to_app.send_nowait({"type": "lifespan.shutdown"})
+                with trio.move_on_after(SHUTDOWN_TIME):
+                    await self._stopped.wait()
+                if not self._stopped.is_set():
+                    logger.error("the application has not stopped within %g seconds: it is cancelled", SHUTDOWN_TIME)
+                    self._scope.cancel()
+            self._scope.deadline = trio.current_time() + GRACE
+        finally:
+            await self._nursery.__aexit__(*sys.exc_info())
 
     async def _run(self) -> None:
         scope: Scope = {
@@ -73,6 +93,8 @@ class Lifespan:
         }
         try:
             await self._app(scope, self._from_server.receive, self._send)
+            if self._required and not self._started.is_set():
+                self._problem = "it returned before it had started"
         except Exception as error:
             if self._started.is_set():
                 logger.error("the application's lifespan failed", exc_info=error)

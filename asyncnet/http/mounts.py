@@ -1,8 +1,9 @@
 """`Mounts`: several applications under one handler, by path and by host.
 
 What could go wrong, and why it does not: whoever protects `/admin` must not be walked around. Components are compared
-decoded, so that `/%61dmin` is `/admin`; a path with `.` or `..` in it, encoded or not, is refused, since the
-application behind another mount might resolve it.
+decoded, so that `/%61dmin` is `/admin`. The application behind another mount might read more into a path than is
+written there: so one with `.` or `..` in it is refused, and one that names another place for whoever takes encoded
+slashes and backslashes for slashes, and several slashes for one (`/admin%2Fusers`, `//admin/users`).
 """
 
 from __future__ import annotations
@@ -55,16 +56,17 @@ class Mounts(Enclosing):
     async def respond(self, exchange: Exchange) -> None:
         raw = exchange.raw_path.split(b"/")[1:]
         components = tuple(unquote_to_bytes(component) for component in raw)
-        if b"." in components or b".." in components:
-            raise RequestError(400, "a path that is not resolved")
-        host = exchange.host
-        for mount in self._mounts:
-            depth = len(mount.path)
-            if components[:depth] == mount.path and mount.takes_host(host):
-                break
-        else:
+        mount = self._find(exchange.host, components)
+        if b"%" in exchange.raw_path or b"/." in exchange.raw_path or b"//" in exchange.raw_path:
+            resolved = _as_a_lenient_application_reads(components)
+            if b"." in resolved or b".." in resolved:
+                raise RequestError(400, "a path that is not resolved")
+            if self._find(exchange.host, resolved) is not mount:
+                raise RequestError(400, "a path that may be read as another place")
+        if mount is None:
             await send_response(exchange, Response.problem(404))
             return
+        depth = len(mount.path)
         if depth and len(components) == depth:
             query = f"?{exchange.query.decode('ascii')}" if exchange.query else ""
             location = f"./{raw[-1].decode('ascii')}/{query}"
@@ -74,6 +76,16 @@ class Mounts(Enclosing):
         exchange.mounted_at += exchange.raw_path[:taken]
         exchange.raw_path = exchange.raw_path[taken:]
         await mount.app.respond(exchange)
+
+    def _find(self, host: str, components: tuple[bytes, ...]) -> _Mount | None:
+        for mount in self._mounts:
+            if components[: len(mount.path)] == mount.path and mount.takes_host(host):
+                return mount
+        return None
+
+
+def _as_a_lenient_application_reads(components: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    return tuple(part for part in b"/".join(components).replace(b"\\", b"/").split(b"/") if part)
 
 
 def _mount(place: str, app: AnyApplication) -> _Mount:

@@ -191,12 +191,13 @@ class HTTPConnection:
         except RequestError as error:
             logger.debug("%s: refused with %d: %s", stream.peer, error.status, error)
             refused = self._exchange
-            if refused is not None and refused.has_left:
-                return
-            is_head = refused is not None and refused.method == "HEAD"
-            stream.write(_error_answer(error.status, self.handler.date_line(), with_body=not is_head))
-            self._log(refused, error.status)
+            if refused is None or not refused.has_left:
+                is_head = refused is not None and refused.method == "HEAD"
+                stream.write(_error_answer(error.status, self.handler.date_line(), with_body=not is_head))
+                self._log(refused, error.status)
         except _Broken:
+            pass  # what is not whole has been reset; what is whole must still arrive
+        if stream.is_closed:
             return
         # The peer may be sending still: closing at once would destroy the last answer on its way.
         await stream.linger()
@@ -231,15 +232,19 @@ class HTTPConnection:
             self._exchange = exchange
             if end and handler.access_log is None:
                 # What `_answer` does, for an ordinary request: a frame less.
+                done = False
                 try:
                     await respond(exchange)
+                    if not exchange.ended:
+                        raise _unfinished(exchange)
+                    done = True
+                except _Broken:
+                    raise
                 except Exception as error:
                     raise self._failed(error, exchange) from None
                 finally:
-                    if not exchange.ended:
+                    if not done:
                         await self._break_off(exchange)
-                if not exchange.ended:
-                    raise self._failed(_not_ended(), exchange)
                 if not exchange.keeps_alive:
                     return exchange.status != 101
             elif not await self._answer(exchange):
@@ -289,25 +294,23 @@ class HTTPConnection:
         """What an odd head asks for, beside its target: a body, 100 Continue, an end of the connection."""
         request = self.handler.engine.parse_head(head.raw)
         _, _, http_version, headers = request
+        self._exchange = exchange = Exchange(self, request, None, True)  # refused or not, it goes to the access log
         expectation = upgrade = b""
         options: list[bytes] = []
         for name, value in headers:
             if name == b"connection":
                 options += [option.strip(b" \t") for option in value.lower().split(b",")]
             elif name == b"expect" and http_version == "1.1":  # RFC 9110 section 10.1.1
-                expectation = value.lower()
+                expectation += value.lower()
             elif name == b"upgrade" and http_version == "1.1":
                 upgrade = value.lower()
-        keeps_alive = b"close" not in options and (http_version == "1.1" or b"keep-alive" in options)
-        body = None
+        exchange.keeps_alive = b"close" not in options and (http_version == "1.1" or b"keep-alive" in options)
         if head.length != 0:
             decoder = body_decoder(head, self.handler.limits)
-            body = RequestBody(self, decoder, expected=expectation == b"100-continue")
-        exchange = Exchange(self, request, body, keeps_alive)
+            exchange.body = RequestBody(self, decoder, expected=expectation == b"100-continue")
         if upgrade and b"upgrade" in options:
             exchange.upgrade = upgrade
         if expectation not in (b"", b"100-continue"):
-            self._exchange = exchange
             raise RequestError(417, f"an expectation of {expectation!r}")
         return exchange
 
@@ -317,19 +320,23 @@ class HTTPConnection:
         """Answer one request. Whether the connection goes on."""
         handler = self.handler
         began = 0.0 if handler.access_log is None else trio.current_time()
+        done = False
         try:
             if exchange.raw_path == b"*" or exchange.method == "CONNECT":
                 await _answer_for_the_server(exchange)
             else:
                 await handler.respond(exchange)
             if not exchange.ended:
-                raise _not_ended()
+                raise _unfinished(exchange)
+            done = True
+        except _Broken:
+            raise
         except Exception as error:
             raise self._failed(error, exchange) from None
         finally:
             if exchange.body is not None:
                 exchange.body.close()
-            if not exchange.ended:
+            if not done:
                 await self._break_off(exchange)
             if handler.access_log is not None and exchange.has_left:
                 self._log(exchange, exchange.status, began)
@@ -338,8 +345,9 @@ class HTTPConnection:
         return exchange.body is None or await exchange.body.discard()
 
     async def _break_off(self, exchange: Exchange) -> None:
-        """Not all of the response was sent: a part of it must not pass for the whole."""
-        if exchange.has_left:
+        """A part of a response must not pass for the whole, nor what another protocol has said before it failed."""
+        is_whole = exchange.ended and exchange.status != 101
+        if exchange.has_left and not is_whole and not self.stream.is_closed:
             await self.stream.abort()
 
     def _failed(self, error: Exception, exchange: Exchange) -> Exception:
@@ -366,7 +374,10 @@ class HTTPConnection:
             access_log(Answered(exchange, self.stream.peer.host or str(self.stream.peer), status, sent, seconds))
 
 
-def _not_ended() -> LocalProtocolError:
+def _unfinished(exchange: Exchange) -> Exception:
+    """What it means that the application returned before the response had ended."""
+    if exchange.said_gone:
+        return _Broken()  # it has been told that its client has gone, and has nothing to say to nobody
     return LocalProtocolError("the application returned before the response had ended")
 
 

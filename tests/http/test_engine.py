@@ -46,6 +46,8 @@ FIELDS = [
     b"Connection: Upgrade, keep-alive\r\nUpgrade: h2c\r\n",
     b"Content-Length: 1000000\r\n",
     b"Transfer-Encoding: chunked\r\n",
+    b"Transfer-Encoding: Chunked\r\n",
+    b"Transfer-Encoding:\tCHUNKED\t\r\n",
     b"X-Empty:\r\nX: \xe4\xff\r\n",
     b"Keep-Alive: 5\r\nProxy-Connection: x\r\nExpect: 100-continue\r\n",
 ]

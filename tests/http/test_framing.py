@@ -59,6 +59,16 @@ class TestHeads:
             b"connection: close",
         ]
 
+    @pytest.mark.parametrize("extra", [b"x", b"date", b"connection"])
+    def test_fields_may_be_had_only_once(self, extra: bytes) -> None:
+        """As from the generators that ASGI allows."""
+        fields = [(b"content-type", b"text/plain"), (extra, b"y")]
+        for status in (200, 204):
+            assert framing().frame_head(status, iter(fields), DATE) == framing().frame_head(status, fields, DATE)
+            whole = framing().frame_whole(status, iter(fields), DATE, b"x")
+            assert whole == framing().frame_whole(status, fields, DATE, b"x")
+            assert b"content-type: text/plain\r\n" in whole
+
     @pytest.mark.parametrize(("status", "lines"), [(204, []), (304, [b"content-length: 5"])])
     def test_statuses_without_content(self, status: int, lines: list[bytes]) -> None:
         assert head([(b"content-length", b"5")], status)[1:] == lines
@@ -67,7 +77,7 @@ class TestHeads:
     def test_an_answer_to_head_tells_the_length_and_has_no_body(self) -> None:
         made = framing("HEAD")
         assert b"content-length: 5\r\n" in made.frame_head(200, (), DATE, length=5)
-        assert made.frame_data(b"hello") + made.frame_end() == b""
+        assert made.frame_data(b"hello") + made.frame_last() == b""
         assert made.body_bytes == 0
 
     @pytest.mark.parametrize(
@@ -80,6 +90,11 @@ class TestHeads:
             [(b"x y", b"a")],
             [(b"", b"a")],
             [(b"x:", b"a")],
+            [(b"x: y", b"a")],
+            [(b"content-length: 5", b"")],
+            [(b"transfer-encoding: chunked", b"")],
+            [(b"x\0y", b"a")],
+            [(b"x\0y\r\nz", b"a")],
             [(b"x\r\ny", b"a")],
             [(b"content-length", b"five")],
             [(b"content-length", b"-5")],
@@ -126,7 +141,7 @@ def test_a_whole_response_is_what_its_parts_are(
     """The quick way says the same as the three steps, and refuses the same."""
     whole, parts = framing(method, version, keeps_alive), framing(method, version, keeps_alive)
     try:
-        expected = parts.frame_head(status, fields, DATE, length=len(body)) + parts.frame_data(body) + parts.frame_end()
+        expected = parts.frame_head(status, fields, DATE, length=len(body)) + parts.frame_last(body)
     except LocalProtocolError:
         with pytest.raises(LocalProtocolError):
             whole.frame_whole(status, fields, DATE, body)
@@ -143,30 +158,63 @@ class TestBodies:
         assert made.frame_data(b"hello") == b"5\r\nhello\r\n"
         assert made.frame_data(b"") == b""
         assert made.frame_passing(16) == (b"10\r\n", b"\r\n")
-        assert made.frame_end([(b"X-A", b"1")]) == b"0\r\nx-a: 1\r\n\r\n"
+        assert made.frame_last(b"", [(b"X-A", b"1")]) == b"0\r\nx-a: 1\r\n\r\n"
         assert (made.ended, made.body_bytes, made.keeps_alive) == (True, 21, True)
 
     def test_trailers_that_would_break_the_message_are_refused(self) -> None:
         made = framing()
         made.frame_head(200, (), DATE)
         with pytest.raises(LocalProtocolError):
-            made.frame_end([(b"x", b"a\r\n\r\nHTTP/1.1 200 OK")])
+            made.frame_last(b"", [(b"x", b"a\r\n\r\nHTTP/1.1 200 OK")])
+
+    def test_an_end_that_was_refused_has_not_happened(self) -> None:
+        """An application that goes on after the exception must not leave the client with half a message."""
+        made = framing()
+        made.frame_head(200, (), DATE)
+        with pytest.raises(LocalProtocolError):
+            made.frame_last(b"x", [(b"x", b"\n")])
+        assert (made.ended, made.body_bytes) == (False, 0)
+        assert made.frame_last(b"x") == b"1\r\nx\r\n0\r\n\r\n"
+        made = framing()
+        made.frame_head(200, (), DATE, length=10)
+        with pytest.raises(LocalProtocolError, match="5 bytes fewer"):
+            made.frame_last(b"12345")
+        with pytest.raises(LocalProtocolError, match="1 bytes more"):
+            made.frame_data(b"x" * 11)
+        assert (made.ended, made.body_bytes) == (False, 0)
+        assert made.frame_last(b"x" * 10) == b"x" * 10
+
+    def test_a_body_that_is_no_bytes_has_not_begun(self) -> None:
+        made = framing()
+        body: Any = "text"
+        with pytest.raises(TypeError):
+            made.frame_whole(200, (), DATE, body)
+        assert (made.status, made.ended, made.body_bytes) == (0, False, 0)
+
+    @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+    @pytest.mark.parametrize("length", [None, 5])
+    def test_whatever_holds_bytes_is_a_piece(self, kind: Any, length: int | None) -> None:
+        made = framing()
+        made.frame_head(200, (), DATE, length=length)
+        pieces = made.frame_data(kind(b"he")) + made.frame_last(kind(b"llo"))
+        assert pieces == (b"hello" if length else b"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n")
+        assert framing().frame_whole(200, (), DATE, kind(b"hello")).endswith(b"\r\n\r\nhello")
 
     def test_trailers_have_no_place_behind_a_length(self) -> None:
         made = framing()
         made.frame_head(200, (), DATE, length=0)
-        assert made.frame_end([(b"x", b"y")]) == b""
+        assert made.frame_last(b"", [(b"x", b"y")]) == b""
 
     def test_exactly_as_much_as_promised(self) -> None:
         made = framing()
         made.frame_head(200, [(b"content-length", b"8")], DATE)
         assert made.frame_data(b"hello") == b"hello"
         with pytest.raises(LocalProtocolError, match="fewer"):
-            made.frame_end()
+            made.frame_last()
         with pytest.raises(LocalProtocolError, match="more"):
             made.frame_data(b"four")
         assert made.frame_passing(3) == (b"", b"")
-        assert made.frame_end() == b""
+        assert made.frame_last() == b""
 
     def test_one_response_a_request(self) -> None:
         made = framing()

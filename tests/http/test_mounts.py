@@ -47,8 +47,9 @@ SITE = Mounts(
         ("/ab", "x", "root |/ab?"),
         ("/a/b/", "x", "ab /a/b|/?"),
         ("/%61/x", "x", "a /%61|/x?"),
-        ("/a%2Fb/", "x", "root |/a/b/?"),
-        ("//a/", "x", "root |//a/?"),
+        ("/x%2Fb//y", "x", "root |/x/b//y?"),
+        ("/a/x%2Fb//y%5C", "x", "a /a|/x/b//y\\?"),
+        ("//x/", "x", "root |//x/?"),
         ("/%C3%A4%20%C3%B6/x", "x", "umlauts /%C3%A4%20%C3%B6|/x?"),
         ("/a/x", "admin.example.com", "admin |/a/x?"),
         ("/a/x", "ADMIN.Example.com.:8080", "admin |/a/x?"),
@@ -68,6 +69,33 @@ async def test_the_longest_place_takes_it(autojump_clock: Clock, target: str, ho
 async def test_dots_are_refused_wherever_they_lead(autojump_clock: Clock, target: str) -> None:
     async with served(SITE) as client:
         assert (await client.ask(request(target)))[0] == 400
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/a%2Fx",
+        "/a%2F",
+        "/%2Fa/x",
+        "//a/x",
+        "/%5Ca/x",
+        "/a/%2Fb/x",
+        "/a//b/x",
+        "/x%2F..%2Fa/x",
+        "/..%2Fa/x",
+        "/.%2Fa/x",
+        "/x%5C%2e%2e%5Ca/x",
+        "/%61%2fx",
+    ],
+)
+async def test_nobody_walks_around_a_place_by_slashes_that_only_some_applications_see(
+    autojump_clock: Clock, target: str
+) -> None:
+    """One application may stand at "/" for all and, behind a password, at "/a": what it decodes, it would serve."""
+    async with served(SITE) as client:
+        assert (await client.ask(request(target)))[0] == 400
+    async with served(Mounts({"/": named("root")})) as client:
+        assert (await client.ask(request(target)))[0] == (400 if ".%" in target or "e%" in target else 200)
 
 
 async def test_the_place_itself_is_redirected_behind_its_slash(autojump_clock: Clock) -> None:
