@@ -32,6 +32,7 @@ const socket = new WebSocket(location.href.replace(/^http/, "ws").replace(/[?#].
 const show = text => { const item = document.createElement("li"); item.textContent = text; said.prepend(item) }
 socket.onmessage = message => show(message.data)
 socket.onclose = () => show("(the chat has ended)")
+onpagehide = () => socket.close()  // a browser may keep it open with the page, for "back"
 document.querySelector("form").onsubmit = () => { socket.send(line.value); line.value = ""; return false }
 </script></html>
 """
