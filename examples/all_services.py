@@ -12,9 +12,29 @@ import trio
 
 from asyncnet import ConfigurationError, Handler, Service, drain_on_signal, serve
 from asyncnet.echo import ChargenHandler, DaytimeHandler, DiscardHandler, EchoHandler, TimeHandler
-from asyncnet.http import Files, HTTPHandler
+from asyncnet.http import Files, HTTPHandler, Mounts, Request, Response
+from asyncnet.http.websocket import WebSocket, is_upgrade, websocket
 
 CONNECT = os.path.join(os.path.relpath(os.path.dirname(sys.executable)), "asyncnet connect")
+PAGE = """<!DOCTYPE html>
+<title>Shout</title>
+<input id="line" autofocus placeholder="type something"> <output id="reply"></output>
+<script>
+const socket = new WebSocket(location.href.replace(/^http/, "ws"))
+socket.onmessage = message => reply.value = message.data
+line.oninput = () => socket.send(line.value)
+</script>
+"""
+
+
+async def shout(request: Request) -> Response:
+    """A page, and the WebSocket that it opens."""
+
+    async def answer(ws: WebSocket) -> None:
+        async for message in ws:
+            await ws.send(message.upper())
+
+    return websocket(request, answer) if is_upgrade(request) else Response.html(PAGE)
 
 
 async def start(nursery: trio.Nursery, handler: Handler, port: int) -> Service:
@@ -33,7 +53,7 @@ async def main(folder: str) -> None:
         (DaytimeHandler(), 7013, f"{CONNECT} {{}} </dev/null"),
         (ChargenHandler(), 7019, f"{CONNECT} {{}} | head"),
         (TimeHandler(), 7037, f"{CONNECT} {{}} </dev/null | od -t u4 --endian=big"),
-        (HTTPHandler(Files(folder)), 7080, "curl {}    (or open it in a browser)"),
+        (HTTPHandler(Mounts({"/": Files(folder), "/shout": shout})), 7080, "curl {}    (or open it in a browser)"),
     ]
     async with trio.open_nursery() as nursery:
         started = []
@@ -42,6 +62,8 @@ async def main(folder: str) -> None:
             started.append(service)
             where = service.endpoints[0].replace("tcp", "http" if service.name == "http" else "tcp")
             print(f"{service.name:8} {where:24} {command.format(where)}", flush=True)
+        page = f"{where}/shout/"  # the web server is the last one
+        print(f"{'shout':8} {page} curl {page}    (in a browser, type: a WebSocket answers)")
         print("Ctrl-C ends them.", flush=True)
         await drain_on_signal(*started)
 

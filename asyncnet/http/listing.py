@@ -26,12 +26,14 @@ _PAGE = """<!DOCTYPE html>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 56rem; margin: 0 auto; padding: 1rem; }}
 h1 {{ font-size: 1.2rem; overflow-wrap: anywhere; }}
 table {{ width: 100%; border-collapse: collapse; }}
-td {{ padding: .4rem .5rem; border-top: 1px solid #8884; }}
-td:first-child {{ overflow-wrap: anywhere; }}
-td + td {{ text-align: right; white-space: nowrap; opacity: .7; font-variant-numeric: tabular-nums; }}
-a {{ display: block; text-decoration: none; }}
+th, td {{ padding: 0 0 0 1rem; border-bottom: 1px solid #8884; text-align: right; white-space: nowrap; }}
+th {{ font-weight: normal; }}
+th, td + td {{ color: #777; color: light-dark(#555, #aaa); font-variant-numeric: tabular-nums; }}
+th:first-child, td:first-child {{ padding: 0; text-align: left; white-space: normal; overflow-wrap: anywhere; }}
+a {{ display: block; padding: .6rem 0; text-decoration: none; }}
+a[href$="/"] {{ font-weight: bold; }}
 a:hover, a:focus {{ text-decoration: underline; }}
-@media (max-width: 36rem) {{ td:last-child {{ display: none; }} }}
+@media (max-width: 36rem) {{ th:last-child, td:last-child {{ display: none; }} }}
 </style>
 </head>
 <body>
@@ -49,7 +51,9 @@ def listing_page(names: Sequence[str], entries: Sequence[Entry], mounted_at: str
     `mounted_at` is what stands before the names in the URL, percent-encoded.
     """
     ordered = sorted(entries[:MAX_LISTED], key=lambda entry: (not entry.is_folder, entry.name.casefold(), entry.name))
-    rows = [_row("../", "../", "", "")] if names else []
+    rows = ["<tr><th>Name</th><th>Size</th><th>Changed (UTC)</th></tr>\n"] if entries else []
+    if names:
+        rows.append(_row("../", "../", "", ""))
     for entry in ordered:
         slash = "/" if entry.is_folder else ""
         changed = datetime.fromtimestamp(min(max(0, entry.stat.st_mtime), LAST_MOMENT), UTC).strftime("%Y-%m-%d %H:%M")

@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio
+
+from asyncnet.http.websocket import connect_websocket
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 30
@@ -22,6 +25,7 @@ EXPECTED = {
     "chargen": re.compile(rb"([ -~]{72}\r\n){10}"),
     "time": re.compile(rb"0000000 +\d{10}\n0000004\n"),
     "http": re.compile(rb"(?s)<!DOCTYPE html>.*a page &amp; its folder\.txt.*"),
+    "shout": re.compile(rb"(?s)<!DOCTYPE html>.*new WebSocket.*"),
 }
 
 
@@ -66,3 +70,12 @@ def test_the_command_that_is_shown_for_a_service_works(service: str, commands: d
         assert done.stdout == expected
     else:
         assert expected.fullmatch(done.stdout)
+
+
+async def test_the_page_s_websocket_shouts_back(commands: dict[str, str]) -> None:
+    found = re.search(r"http(://\S+/shout/)", commands["shout"])
+    assert found
+    with trio.fail_after(DEADLINE):
+        async with connect_websocket(f"ws{found[1]}", origin=found[0].removesuffix("/shout/")) as ws:
+            await ws.send("hello")
+            assert await ws.receive() == "HELLO"

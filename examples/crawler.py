@@ -1,0 +1,93 @@
+"""Crawls one site politely: heeds its robots.txt, has four requests open at most, never leaves it. Prints the titles.
+
+python examples/crawler.py URL [PAGES]          (at most so many pages, 100 by default)
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from urllib.parse import urljoin
+from urllib.robotparser import RobotFileParser
+
+import trio
+
+from asyncnet import AsyncnetError
+from asyncnet.http import HTTPClient
+from asyncnet.http.url import parse_url
+from asyncnet.printable import printable
+
+try:
+    from selectolax.lexbor import LexborHTMLParser
+except ImportError:
+    sys.exit("this example needs selectolax: pip install selectolax")
+
+AGENT = "asyncnet-crawler"
+LARGEST = 2 << 20
+"""Bytes of a page."""
+
+
+async def read_robots(client: HTTPClient, site: str) -> RobotFileParser:
+    """What the site asks of crawlers (RFC 9309): no such file permits all, a server in trouble permits nothing."""
+    answer = await client.get(urljoin(site, "/robots.txt"), limit=LARGEST)
+    robots = RobotFileParser()
+    if answer.status >= 500:
+        robots.parse(["User-agent: *", "Disallow: /"])
+    else:
+        robots.parse(answer.text().splitlines() if answer.is_success else [])
+    return robots
+
+
+async def read_page(client: HTTPClient, url: str) -> list[str]:
+    """Print a line about a page, and return what it links to, as it stands there."""
+    try:
+        async with client.request("GET", url) as response:
+            if "html" in response.headers.get("content-type", ""):
+                await response.read(limit=LARGEST)
+                tree = LexborHTMLParser(response.text())
+                title = tree.css_first("title")
+                print(printable(f"{response.status} {url}  {'' if title is None else ' '.join(title.text().split())}"))
+                return [a.attributes.get("href") or "" for a in tree.css("a[href]:not([rel~=nofollow])")]
+            print(printable(f"{response.status} {url}  ({response.headers.get('content-type', 'of no type')})"))
+            return [response.headers.get("location", "")]
+    except (OSError, AsyncnetError, trio.BrokenResourceError) as error:
+        print(printable(f"--- {url}  {error}"))
+        return []
+
+
+def same_site(url: str, references: list[str]) -> Iterator[str]:
+    """Those that lead to the scheme, host and port of `url`, made whole, without fragments and passwords."""
+    for reference in references:
+        try:
+            link = parse_url(urljoin(url, reference.strip()))
+        except ValueError:
+            continue  # "mailto:", "javascript:", or a slip of the pen
+        if link.origin == parse_url(url).origin:
+            yield str(link)
+
+
+async def crawl(start: str, pages: int) -> None:
+    # Redirects are links like any others: they may lead away.
+    async with HTTPClient(headers={"user-agent": AGENT}, redirects=0) as client, trio.open_nursery() as nursery:
+        robots = await read_robots(client, start)
+        pause = float(robots.crawl_delay(AGENT) or 0)
+        turns = trio.CapacityLimiter(1 if pause else 4)
+        seen: set[str] = set()
+
+        async def visit(url: str) -> None:
+            async with turns:
+                references = await read_page(client, url)
+                await trio.sleep(pause)
+            follow(url, references)
+
+        def follow(url: str, references: list[str]) -> None:
+            for link in same_site(url, references):
+                if link not in seen and len(seen) < pages and robots.can_fetch(AGENT, link):
+                    seen.add(link)
+                    nursery.start_soon(visit, link)
+
+        follow(start, [start])
+
+
+if __name__ == "__main__":
+    trio.run(crawl, sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 100)

@@ -1,0 +1,56 @@
+"""A Flask application, served under WSGI: it is blocking code, and runs in threads.
+
+python examples/flask_app.py [ENDPOINT]      (or: asyncnet serve http ENDPOINT --wsgi examples.flask_app:app)
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Iterator
+from functools import partial
+
+import trio
+
+from asyncnet import drain_on_signal, serve
+from asyncnet.http import WSGI, HTTPHandler
+
+try:
+    from flask import Flask, Response, render_template_string, request, session
+except ImportError:
+    sys.exit("this example needs Flask: pip install flask")
+
+PAGE = """<!DOCTYPE html>
+<html lang="en"><title>Flask</title>
+<h1>Hello {{ name }}</h1>
+<p>This is your visit number {{ visits }}. <a href="/count">Count to a million.</a></p>
+<form><input name="name" placeholder="your name"> <button>Say hello</button></form></html>
+"""
+app = Flask(__name__)
+app.secret_key = secrets.token_bytes(32)  # signs the cookie that counts
+
+
+@app.get("/")
+def hello() -> str:
+    session["visits"] = session.get("visits", 0) + 1
+    return render_template_string(PAGE, name=request.args.get("name", "World"), visits=session["visits"])
+
+
+@app.get("/count")
+def count() -> Response:
+    def lines() -> Iterator[str]:  # streamed: nothing is made before the client takes it
+        for number in range(0, 1_000_000, 1000):
+            yield "".join(f"{n}\n" for n in range(number + 1, number + 1001))
+
+    return Response(lines(), mimetype="text/plain")
+
+
+async def main(endpoint: str = "tcp://127.0.0.1:8083") -> None:
+    async with trio.open_nursery() as nursery:
+        service = await nursery.start(serve, HTTPHandler(WSGI(app)), endpoint)
+        await nursery.start(drain_on_signal, service)
+        print(f"open {service.endpoints[0].replace('tcp', 'http', 1)}/ in a browser; Ctrl-C ends it", flush=True)
+
+
+if __name__ == "__main__":
+    trio.run(partial(main, *sys.argv[1:]))
