@@ -116,6 +116,7 @@ class HTTPHandler(Enclosing):
         self.timeouts = timeouts
         self.engine = engine or default_engine()
         self.access_log = access_log
+        self.logs_requests = access_log is not None
         self.respond = as_application(app).respond
         """What answers an exchange, whatever kind of application `app` is."""
         self._second = 0
