@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -510,6 +511,24 @@ class TestLifespan:
         with pytest.raises(ConfigurationError, match="no database"):
             async with ASGI(app):
                 pass
+
+    async def test_a_traceback_for_a_reason_is_logged_and_its_last_line_is_the_reason(
+        self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            try:
+                raise ValueError("no database")
+            except ValueError:  # as Starlette does it
+                await send({"type": "lifespan.startup.failed", "message": traceback.format_exc()})
+                raise
+
+        with pytest.raises(ConfigurationError) as caught:
+            async with ASGI(app):
+                pass
+        assert str(caught.value) == "the application did not start: ValueError: no database"
+        (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+        assert record.getMessage().startswith("the application did not start:\nTraceback")
 
     async def test_one_that_must_have_a_lifespan_and_has_none_does_not_start(self, autojump_clock: Clock) -> None:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
