@@ -6,15 +6,15 @@ Whatever serves HTTP is imported when a handler is made: `--help` needs none of 
 from __future__ import annotations
 
 import argparse
-import logging
 from typing import TYPE_CHECKING, Any
 
 from asyncnet.cli.applications import load_application
+from asyncnet.cli.log import enable_again
 from asyncnet.cli.options import count, size
 from asyncnet.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from asyncnet.http import AccessLog, HTTPHandler
+    from asyncnet.http import HTTPHandler
 
 EPILOG = """\
 examples:
@@ -139,10 +139,11 @@ def _cache_rule(text: str) -> tuple[str | None, str | None]:
 
 def make_handler(args: argparse.Namespace) -> HTTPHandler:
     """The handler for these options. Raises ConfigurationError, and whatever an application raises at its import."""
-    from asyncnet.http import BasicAuth, HTTPHandler, HTTPLimits
+    from asyncnet.http import AccessLog, BasicAuth, HTTPHandler, HTTPLimits, LogFormat
 
     _check(args)
     app = _application(args)
+    enable_again()
     if args.users is not None:
         from asyncnet.auth import UserFile
 
@@ -152,15 +153,8 @@ def make_handler(args: argparse.Namespace) -> HTTPHandler:
         app,
         limits=HTTPLimits(body=args.max_body),
         engine=_engine(args.engine),
-        access_log=None if args.access_log == "off" else _access_log(args.access_log),
+        access_log=None if args.access_log == "off" else AccessLog(LogFormat(args.access_log)),
     )
-
-
-def _access_log(format: str) -> AccessLog:
-    from asyncnet.http.access_log import AccessLog, LogFormat, access_logger
-
-    access_logger.setLevel(logging.INFO)  # whoever asks for it has it, whatever the --log-level
-    return AccessLog(LogFormat(format))
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -73,12 +73,28 @@ async def ends_badly(scope, receive, send):
 number = 5
 """
 
+# What the guides of Flask and Django tell people to write: it closes all handlers, and disables all other loggers.
+GREEDY = """
+from logging.config import dictConfig
+
+dictConfig({
+    "version": 1,
+    "formatters": {"mine": {"format": "mine: %(message)s"}},
+    "handlers": {"mine": {"class": "logging.StreamHandler", "formatter": "mine"}},
+    "root": {"level": "INFO", "handlers": ["mine"]},
+})
+
+def wsgi(environ, start_response):
+    raise ValueError("the application's")
+"""
+
 
 @pytest.fixture
 def app_dir(tmp_path: Path) -> Path:
     folder = tmp_path / "applications"
     folder.mkdir()
     (folder / "apps.py").write_text(APPLICATIONS)
+    (folder / "greedy.py").write_text(GREEDY)
     (folder / "lacking.py").write_text("import no_such_library\n")
     (folder / "raising.py").write_text("raise ValueError('told at import')\n")
     return folder
@@ -355,6 +371,15 @@ def test_the_access_log_does_not_depend_on_the_level_of_the_other(root: Path) ->
         get(port)
     assert len(log) == 1
     assert '"GET / HTTP/1.1" 200' in log[0]
+
+
+def test_an_application_that_configures_logging_does_not_silence_the_server(app_dir: Path) -> None:
+    with http_service("--wsgi", "greedy:wsgi", "--app-dir", app_dir) as (port, log):
+        get(port)
+    text = "\n".join(log)
+    assert "mine: 127.0.0.1:" in text  # the error, as the application would have it
+    assert "the application failed on GET /\nTraceback" in text
+    assert re.search(r'^127\.0\.0\.1 - - .* "GET / HTTP/1\.1" 500 ', text, re.MULTILINE)
 
 
 # Endpoints and signals
