@@ -193,6 +193,8 @@ class Exchange(ResponseFraming):
     def switch(self, fields: Fields) -> Stream:
         """Queue a 101 response; from then on the connection speaks another protocol, through the stream returned."""
         self.stream.write(self.frame_switching(fields))
+        if self._watch is not None:
+            self._watch.cancel()  # else it would take what belongs to the other protocol
         self.stream.deadline = math.inf
         return self.stream
 
