@@ -346,8 +346,12 @@ class HTTPConnection:
     def _failed(self, error: Exception, exchange: Exchange) -> Exception:
         """What an exception of the application means for the connection, logged if it is the application's own."""
         if exchange.failure is not None:
-            error = exchange.failure
-            return error if isinstance(error, (RequestError, trio.BrokenResourceError)) else _Broken()
+            # It is let go, and not raised once more: a ring of exceptions would hold all that the application had.
+            failure, exchange.failure = exchange.failure, _Broken()
+            if isinstance(failure, RequestError):
+                return RequestError(failure.status, str(failure))
+            logger.debug("%s: the connection broke: %s", self.stream.peer, failure)
+            return _Broken()
         if isinstance(error, RequestError):
             return error
         logger.error(

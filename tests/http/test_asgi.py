@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import traceback
 from collections.abc import AsyncIterator
@@ -459,6 +460,37 @@ class TestClientsThatLeave:
             await trio.sleep(30)
             assert sent <= 100_000
             await ours.abort()
+
+    async def test_what_it_had_is_let_go_as_soon_as_its_client_has_gone(self, autojump_clock: Clock) -> None:
+        """Starlette closes no stream whose client has gone: it ends when nobody holds it any more."""
+        ended: list[bool] = []
+
+        class Held:
+            def __del__(self) -> None:
+                ended.append(True)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            held = Held()
+            await send({"type": "http.response.start", "status": 200})
+            try:
+                while held:
+                    await send({"type": "http.response.body", "body": bytes(10_000), "more_body": True})
+            except OSError:
+                raise ValueError("an error of its own") from None
+
+        ours, theirs = stream_pair(capacity=10_000)
+        gc.collect()
+        gc.disable()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(HTTPHandler(ASGI(app)), theirs)
+                await ours.send_all(GET)
+                await trio.sleep(1)
+                assert not ended
+                await ours.abort()
+            assert ended
+        finally:
+            gc.enable()
 
 
 class TestLifespan:
