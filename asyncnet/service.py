@@ -56,8 +56,9 @@ Handler: TypeAlias = Callable[[trio.abc.Stream], Awaitable[object]]
 """A protocol, for one connection. The service closes the stream after it.
 
 A handler that is an object may also have `refusal` (bytes: what a peer is told on a plain endpoint when there is no
-room), `alpn` (names for TLS), `name` (for the log), and may be an async context manager, entered before listening and
-left after the drain.
+room), `alpn` (names for TLS), `name` (for the log), `logs_requests` (true: connections that end well are no info, since
+the handler's own log tells what they did), and may be an async context manager, entered before listening and left after
+the drain.
 """
 
 NO_ROOM_PAUSE = 0.5
@@ -152,6 +153,7 @@ class Service:
         """Whether `drain` was called; handlers ask often."""
         self.drain_begun = trio.Event()
         self._refusal: bytes | None = getattr(handler, "refusal", None)
+        self._level_of_ended = logging.DEBUG if getattr(handler, "logs_requests", False) else logging.INFO
         self._listeners = listeners
         self._proxy_from = proxy_from
         self._middleware = (ConnectionsPerAddress(limits.per_address), *middleware)
@@ -440,8 +442,10 @@ class Service:
         counters.bytes_in += stream.bytes_in
         counters.bytes_out += stream.bytes_out
         counters.seconds += seconds
-        if logger.isEnabledFor(logging.INFO):
-            logger.info(
+        level = logging.INFO if connection.ending else self._level_of_ended
+        if logger.isEnabledFor(level):
+            logger.log(
+                level,
                 "%s: %s, %.3f s, %d bytes in, %d bytes out: %s",
                 self.name,
                 connection.peer,

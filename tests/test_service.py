@@ -227,6 +227,25 @@ async def test_each_connection_leaves_one_record(caplog: pytest.LogCaptureFixtur
     assert record.getMessage().endswith("5 bytes in, 5 bytes out: done")
 
 
+async def test_where_the_handler_logs_requests_only_connections_that_ended_badly_leave_a_record(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Telling(EchoHandler):
+        logs_requests = True
+
+    caplog.set_level(logging.INFO, "asyncnet.service")
+    listener = MemoryListener()
+    async with serving(Telling(), listener):
+        good, bad = await visit(listener), await visit(listener, OTHER)
+        await good.send_eof()
+        await good.expect_end()
+        await bad.send(b"hello")
+        await bad.reset()
+        await trio.testing.wait_all_tasks_blocked()
+    (record,) = caplog.records
+    assert record.getMessage().startswith("echo: 192.0.2.2:40000, ")
+
+
 async def test_a_tls_handshake_that_fails_is_no_failure_of_the_handler(caplog: pytest.LogCaptureFixture) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("localhost").configure_cert(context)

@@ -27,6 +27,8 @@ class Kind:
     """Adds its own options."""
     arguments: Callable[[argparse.Namespace], Sequence[object]] = lambda args: ()
     """What the handler is made of, from these options."""
+    epilog: str | None = None
+    """What stands below the options in its help."""
     takes_program: bool = False
     """Whether a program and its arguments follow behind `--`."""
 
@@ -67,6 +69,7 @@ KINDS = {
         "asyncnet.cli.http:make_handler",
         "serve a website: a folder, or an ASGI or WSGI application",
         http.add_options,
+        epilog=http.EPILOG,
         arguments=lambda args: (args,),
     ),
 }

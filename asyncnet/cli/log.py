@@ -2,10 +2,15 @@
 
 A pipe that nobody reads is full after 64 KiB, and a disk may be slow: a log that is written where it arises would then
 hold up every connection. Here records wait in a queue; when that is full they are dropped, and the log says how many.
+
+Applications configure logging, too, and `logging.config` closes every handler that there is and disables every logger
+that it is not told of. This log is not to be silenced by that: it goes on after `close`, and `enable_again` brings the
+loggers back.
 """
 
 from __future__ import annotations
 
+import atexit
 import logging
 import queue
 import sys
@@ -26,9 +31,9 @@ class QueuedLog(logging.Handler):
     def __init__(self, sink: int) -> None:
         super().__init__()
         self._sink = sink
-        self._queue: queue.Queue[str | None] = queue.Queue(WAITING)
+        self._queue: queue.Queue[str | threading.Event] = queue.Queue(WAITING)
         self._dropped = 0
-        self._ending = False
+        self._is_stuck = False
         self._writer = threading.Thread(target=self._write, name="log", daemon=True)
         self._writer.start()
 
@@ -39,7 +44,11 @@ class QueuedLog(logging.Handler):
             self._dropped += 1
 
     def _write(self) -> None:
-        while (text := self._queue.get()) is not None:
+        while True:
+            text = self._queue.get()
+            if isinstance(text, threading.Event):
+                text.set()
+                continue
             dropped, self._dropped = self._dropped, 0
             if dropped:
                 text += f"{dropped} records were dropped, since nobody reads this quickly enough\n"
@@ -49,15 +58,20 @@ class QueuedLog(logging.Handler):
                 pass  # a broken pipe, a full disk: the service goes on, and the next record may fit
 
     def close(self) -> None:
-        """Let what waits be written, for a moment."""
-        if not self._ending:
-            self._ending = True
+        """Let what waits be written, for a moment. Records that come later are written as before."""
+        written = threading.Event()
+        if not self._is_stuck:
             try:
-                self._queue.put_nowait(None)
+                self._queue.put(written, timeout=LAST_WORDS)
             except queue.Full:
-                pass
-            self._writer.join(LAST_WORDS)
+                self._is_stuck = True
+            else:
+                self._is_stuck = not written.wait(LAST_WORDS)
         super().close()
+
+
+ACCESS_LOGS = ("asyncnet.http.access",)
+"""The loggers whose lines other programs read: they come whatever the level, and as they are."""
 
 
 def log_to_stderr(level: str) -> None:
@@ -65,13 +79,25 @@ def log_to_stderr(level: str) -> None:
     handler = _handler()
     handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    for name in ACCESS_LOGS:
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO)
+    atexit.register(handler.close)  # `logging` does not know of it any more once an application has configured it
+
+
+def enable_again() -> None:
+    """Enable our loggers, which an application may have disabled while it was imported."""
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.startswith("asyncnet.") and isinstance(logger, logging.Logger):
+            logger.disabled = False
 
 
 class _Formatter(logging.Formatter):
     """Leaves the lines of access logs as they are: other programs read them."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return record.getMessage() if record.name.endswith(".access") else super().format(record)
+        return record.getMessage() if record.name in ACCESS_LOGS else super().format(record)
 
 
 def _handler() -> logging.Handler:

@@ -18,7 +18,7 @@ from asyncnet.endpoints import parse
 from asyncnet.errors import ConfigurationError
 from asyncnet.limits import Limits, Timeouts
 from asyncnet.middleware import Bandwidth, ConversationLog, Middleware, NetworkRules
-from asyncnet.service import Service, serve
+from asyncnet.service import Handler, Service, serve
 from asyncnet.signals import drain_on_signal
 from asyncnet.transports.systemd import notify
 
@@ -44,7 +44,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         allow_abbrev=False,
     )
     kinds = parser.add_subparsers(metavar="KIND", dest="kind", required=True)
-    common = _common_options()
     for name, kind in KINDS.items():
         one = kinds.add_parser(
             name,
@@ -52,19 +51,20 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
             description=f"{kind.help[0].upper()}{kind.help[1:]}.",
             usage=f"asyncnet serve {name} ENDPOINT [ENDPOINT ...] [options]"
             f"{' -- PROGRAM [ARGUMENT ...]' if kind.takes_program else ''}",
-            parents=[common],
+            epilog=kind.epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        one.add_argument(
+            "endpoints", metavar="ENDPOINT", nargs="+", help="where to listen, such as tcp://127.0.0.1:8080"
+        )
         kind.add_options(one)
+        _add_common_options(one)
         one.set_defaults(run=run)
 
 
-def _common_options() -> argparse.ArgumentParser:
+def _add_common_options(parser: argparse.ArgumentParser) -> None:
     limits, timeouts = Limits(), Timeouts()
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument(
-        "endpoints", metavar="ENDPOINT", nargs="+", help="where to listen, such as tcp://127.0.0.1:8080"
-    )
 
     tls = parser.add_argument_group("TLS, for endpoints that begin with tls and do not say otherwise themselves")
     tls.add_argument("--cert", metavar="FILE", help="the certificate and its chain (PEM)")
@@ -117,20 +117,21 @@ def _common_options() -> argparse.ArgumentParser:
     log.add_argument(
         "--log-conversation", action="store_true", help="write what passes, secrets masked: for finding faults alone"
     )
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal. Raises ConfigurationError and EndpointError, in a group or by themselves."""
     log_to_stderr(args.log_level)
-    trio.run(_serve_until_signal, args)
+    # Here, and not within trio.run: an application may run an event loop of its own while it is imported.
+    handler = KINDS[args.kind].make_handler(args)
+    trio.run(_serve_until_signal, args, handler)
     return 0
 
 
-async def _serve_until_signal(args: argparse.Namespace) -> None:
+async def _serve_until_signal(args: argparse.Namespace, handler: Handler) -> None:
     start = partial(
         serve,
-        KINDS[args.kind].make_handler(args),
+        handler,
         *_with_certificates(args),
         limits=Limits(connections=args.max_connections, per_address=args.max_per_address),
         timeouts=Timeouts(idle=args.idle_timeout, drain=args.drain_timeout),

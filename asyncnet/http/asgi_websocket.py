@@ -65,7 +65,8 @@ class WebSocketCycle:
         if self._websocket is None:
             if not self._exchange.ended:
                 await self._exchange.wait_gone()
-            return {"type": "websocket.disconnect", "code": 1006, "reason": ""}
+            if self._websocket is None:  # else another task has accepted it meanwhile
+                return {"type": "websocket.disconnect", "code": 1006, "reason": ""}
         try:
             message = await self._websocket.receive()
         except WebSocketClosed as closed:

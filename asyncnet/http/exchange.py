@@ -215,6 +215,8 @@ class Exchange(ResponseFraming):
         if self.body is not None and not self.body.ended:
             raise LocalProtocolError("the protocol cannot change before the request's body has been received")
         self.stream.write(self.frame_switching(fields))
+        if self._watch is not None:
+            self._watch.cancel()  # else it would take what belongs to the other protocol
         self.stream.deadline = math.inf
         return self.stream
 

@@ -96,7 +96,9 @@ class Lifespan:
             if self._required and not self._started.is_set():
                 self._problem = "it returned before it had started"
         except Exception as error:
-            if self._started.is_set():
+            if self._problem:
+                logger.debug("the application did not start", exc_info=error)  # it has told why
+            elif self._started.is_set():
                 logger.error("the application's lifespan failed", exc_info=error)
             elif self._required:
                 self._problem = repr(error)
@@ -112,7 +114,7 @@ class Lifespan:
             case "lifespan.startup.complete":
                 self._started.set()
             case "lifespan.startup.failed":
-                self._problem = message.get("message") or "it gave no reason"
+                self._problem = _in_one_line(message.get("message") or "")
                 self._started.set()
             case "lifespan.shutdown.complete":
                 self._stopped.set()
@@ -121,3 +123,11 @@ class Lifespan:
                 self._stopped.set()
             case kind:
                 raise LocalProtocolError(f"no message of a lifespan: {kind!r}")
+
+
+def _in_one_line(reason: str) -> str:
+    """The reason why an application did not start; a traceback, as Starlette gives one, goes to the log."""
+    lines = reason.strip().splitlines()
+    if len(lines) > 1:
+        logger.error("the application did not start:\n%s", "\n".join(lines))
+    return lines[-1] if lines else "it gave no reason"

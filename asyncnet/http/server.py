@@ -116,6 +116,7 @@ class HTTPHandler(Enclosing):
         self.timeouts = timeouts
         self.engine = engine or default_engine()
         self.access_log = access_log
+        self.logs_requests = access_log is not None
         self.respond = as_application(app).respond
         """What answers an exchange, whatever kind of application `app` is."""
         self._second = 0
@@ -353,8 +354,12 @@ class HTTPConnection:
     def _failed(self, error: Exception, exchange: Exchange) -> Exception:
         """What an exception of the application means for the connection, logged if it is the application's own."""
         if exchange.failure is not None:
-            error = exchange.failure
-            return error if isinstance(error, (RequestError, trio.BrokenResourceError)) else _Broken()
+            # It is let go, and not raised once more: a ring of exceptions would hold all that the application had.
+            failure, exchange.failure = exchange.failure, _Broken()
+            if isinstance(failure, RequestError):
+                return RequestError(failure.status, str(failure))
+            logger.debug("%s: the connection broke: %s", self.stream.peer, failure)
+            return _Broken()
         if isinstance(error, RequestError):
             return error
         logger.error(

@@ -26,6 +26,15 @@ def test_records_arrive_in_order_and_before_the_end(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == "".join(f"record {number}\n" for number in range(1000))
 
 
+def test_it_goes_on_though_somebody_has_closed_it(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as file:
+        log = QueuedLog(file.fileno())
+        for text in ("one", "two", "three"):
+            log.emit(record(text))
+            log.close()
+            assert (tmp_path / "log").read_text().endswith(f"{text}\n")
+
+
 def test_what_does_not_fit_is_dropped_and_counted() -> None:
     reader, writer = os.pipe()
     log = QueuedLog(writer)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -459,6 +461,37 @@ class TestClientsThatLeave:
             assert sent <= 100_000
             await ours.abort()
 
+    async def test_what_it_had_is_let_go_as_soon_as_its_client_has_gone(self, autojump_clock: Clock) -> None:
+        """Starlette closes no stream whose client has gone: it ends when nobody holds it any more."""
+        ended: list[bool] = []
+
+        class Held:
+            def __del__(self) -> None:
+                ended.append(True)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            held = Held()
+            await send({"type": "http.response.start", "status": 200})
+            try:
+                while held:
+                    await send({"type": "http.response.body", "body": bytes(10_000), "more_body": True})
+            except OSError:
+                raise ValueError("an error of its own") from None
+
+        ours, theirs = stream_pair(capacity=10_000)
+        gc.collect()
+        gc.disable()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(HTTPHandler(ASGI(app)), theirs)
+                await ours.send_all(GET)
+                await trio.sleep(1)
+                assert not ended
+                await ours.abort()
+            assert ended
+        finally:
+            gc.enable()
+
 
 class TestLifespan:
     async def test_it_starts_before_and_ends_after_and_its_state_reaches_requests(self, autojump_clock: Clock) -> None:
@@ -510,6 +543,24 @@ class TestLifespan:
         with pytest.raises(ConfigurationError, match="no database"):
             async with ASGI(app):
                 pass
+
+    async def test_a_traceback_for_a_reason_is_logged_and_its_last_line_is_the_reason(
+        self, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            try:
+                raise ValueError("no database")
+            except ValueError:  # as Starlette does it
+                await send({"type": "lifespan.startup.failed", "message": traceback.format_exc()})
+                raise
+
+        with pytest.raises(ConfigurationError) as caught:
+            async with ASGI(app):
+                pass
+        assert str(caught.value) == "the application did not start: ValueError: no database"
+        (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+        assert record.getMessage().startswith("the application did not start:\nTraceback")
 
     async def test_one_that_must_have_a_lifespan_and_has_none_does_not_start(self, autojump_clock: Clock) -> None:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -76,6 +76,28 @@ class TestTalking:
             await ws.close(4001, "enough")
         assert told == [{"type": "websocket.disconnect", "code": 4001, "reason": "enough"}] * 2
 
+    async def test_one_that_receives_in_another_task_before_it_accepts_misses_nothing(
+        self, autojump_clock: Clock
+    ) -> None:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:  # as Quart does it
+            async def echo_all() -> None:
+                while (message := await receive())["type"] == "websocket.receive":
+                    await send({"type": "websocket.send", "text": message["text"]})
+                left.set()
+
+            left = trio.Event()
+            await receive()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(echo_all)
+                await trio.sleep(1)
+                assert not left.is_set()
+                await send({"type": "websocket.accept"})
+
+        async with opened(app) as ws:
+            for message in ("hello", "x" * 200_000):
+                await ws.send(message)
+                assert await ws.receive() == message
+
     async def test_one_that_returns_closes_normally(self, autojump_clock: Clock) -> None:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             await receive()
