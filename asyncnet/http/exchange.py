@@ -216,7 +216,7 @@ class Exchange(ResponseFraming):
             raise LocalProtocolError("the protocol cannot change before the request's body has been received")
         self.stream.write(self.frame_switching(fields))
         if self._watch is not None:
-            self._watch.cancel()  # else it would take what belongs to the other protocol
+            self._watch.scope.cancel()  # else it would take what belongs to the other protocol
         self.stream.deadline = math.inf
         return self.stream
 

@@ -1,4 +1,4 @@
-"""Applications of the frameworks that people use, under `asyncnet serve http`, asked by curl and by our WebSocket client.
+"""Applications of the frameworks that people use, under `asyncnet serve http`, asked by curl and by our own client.
 
 Each is a module as its user would write it (`applications/`), started by the command as its user would start it.
 """
