@@ -17,7 +17,7 @@ from asyncnet.http.websocket import WebSocket, is_upgrade, websocket
 
 CONNECT = os.path.join(os.path.relpath(os.path.dirname(sys.executable)), "asyncnet connect")
 PAGE = """<!DOCTYPE html>
-<title>Shout</title>
+<html lang="en"><meta name="viewport" content="width=device-width"><title>Shout</title>
 <input id="line" autofocus placeholder="type something"> <output id="reply"></output>
 <script>
 const socket = new WebSocket(location.href.replace(/^http/, "ws"))

@@ -24,6 +24,7 @@ except ImportError:
 
 PAGE = """<!DOCTYPE html>
 <html lang="en"><meta name="viewport" content="width=device-width"><title>Chat</title>
+<style>body, input, button { font: 16px/1.5 sans-serif } li { overflow-wrap: anywhere }</style>
 <h1>Chat</h1>
 <form><input id="line" autocomplete="off" autofocus placeholder="your words"> <button>Say</button></form>
 <ul id="said"></ul>

@@ -21,7 +21,7 @@ except ImportError:
     sys.exit("this example needs Flask: pip install flask")
 
 PAGE = """<!DOCTYPE html>
-<html lang="en"><title>Flask</title>
+<html lang="en"><meta name="viewport" content="width=device-width"><title>Flask</title>
 <h1>Hello {{ name }}</h1>
 <p>This is your visit number {{ visits }}. <a href="/count">Count to a million.</a></p>
 <form><input name="name" placeholder="your name"> <button>Say hello</button></form></html>
