@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 DEADLINE = 30
 
-HANDLER, CLIENT, WEB = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+HANDLER, CLIENT, WEB, FETCH = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 TELL_PORT = """
 import asyncnet.service
@@ -60,3 +60,17 @@ def test_the_handler_answers_the_client() -> None:
 def test_the_web_server_answers() -> None:
     with running(WEB) as port, urllib.request.urlopen(f"http://127.0.0.1:{port}/world", timeout=DEADLINE) as answer:
         assert answer.read() == b"Hello, /world\n"
+
+
+def test_the_page_is_fetched() -> None:
+    with running(WEB) as port:
+        fetch = re.sub(r"127\.0\.0\.1:\d+", f"127.0.0.1:{port}", FETCH)
+        done = subprocess.run(
+            [sys.executable, "-c", fetch],
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=True,
+        )
+    assert done.stdout == "200 Hello, /\n\n"
