@@ -336,8 +336,9 @@ class WebSocket:
     async def send(self, message: str | Data) -> None:
         """Send a message: `str` as text, bytes as binary. A checkpoint only if it must wait, and now and then.
 
-        Returns when the message has left, so that a peer that does not read makes the sender wait. Raises
-        `WebSocketClosed` when it has closed, or is about to, and `LocalProtocolError` for text that UTF-8 cannot hold.
+        The message leaves at the end of this turn of the event loop at the latest; the next one waits until it has, so
+        that a peer that does not read makes the sender wait. Raises `WebSocketClosed` when it has closed, or is about
+        to, and `LocalProtocolError` for text that UTF-8 cannot hold.
         Cancelled while it waits for its turn, nothing has been sent; later, the sending side is broken.
         """
         if self._sending:
@@ -350,7 +351,7 @@ class WebSocket:
             stream = self._stream
             while stream.pending and len(frame) > MUCH:
                 await stream.flush()
-            if not stream.write_through(frame):
+            if not stream.write_soon(frame):
                 await stream.flush()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise WebSocketClosed(CloseCode.ABNORMAL, str(error)) from None
