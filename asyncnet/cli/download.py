@@ -61,6 +61,13 @@ def open_device(target: Path) -> int | None:
     return os.open(target, os.O_WRONLY | os.O_CLOEXEC)
 
 
+def size_of(target: Path) -> int | None:
+    """The size of the file `target`; None if there is none, or a partial one beside it that is to take its name."""
+    if not target.is_file() or target.with_name(f".{target.name}.part").exists():
+        return None
+    return target.stat().st_size
+
+
 class Partial:
     """The hidden file beside `target`. Opened and locked by the constructor; `size` bytes of it are good.
 
@@ -71,9 +78,11 @@ class Partial:
     def __init__(self, target: Path, *, replace: bool) -> None:
         self.target = target
         self._replace = replace
+        self._check_target()
         self._path = target.with_name(f".{target.name}.part")
         self._info = target.with_name(f".{target.name}.part.info")
-        self._check_target()
+        if not target.parent.is_dir():
+            raise DownloadError(f"there is no folder {target.parent}")
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -32,7 +32,8 @@ FETCHERS = {
 
 _EPILOG = """\
 A file is saved in the current folder under the last part of its URL. Until it is whole it is .NAME.part, which
---continue goes on with: the server is asked for the rest, and only if the file is still the same.
+--continue goes on with: the server is asked for the rest, and only if the file is still the same. With --continue a
+file that is there already, as long as the server's, is left as it is: a list of URLs can be given again and again.
 The variables http_proxy, https_proxy, all_proxy and no_proxy are heeded.
 
 Exit status: 0 if all were fetched, 1 if one was not, 2 for wrong options.
@@ -76,6 +77,8 @@ class Report(Protocol):
     """Where the file is at the end."""
     is_resumable: bool
     """Whether what has come is kept for `--continue`."""
+    was_there: bool
+    """Whether the file was there, and was left as it is."""
 
     def begin(self, done: int, total: int | None) -> None:
         """`done` bytes of `total` (None: nobody knows) are there."""
@@ -156,7 +159,7 @@ def run(args: argparse.Namespace) -> int:
         options = _options(args, stack)
         jobs = _jobs(args, options)
         if args.insecure:
-            print("asyncnet fetch: --insecure: anybody may be at the other end", file=sys.stderr)
+            _print("asyncnet fetch: --insecure: anybody may be at the other end")
         return trio.run(_fetch_all, jobs, options, args.quiet)
 
 
@@ -179,6 +182,8 @@ def _options(args: argparse.Namespace, stack: ExitStack) -> FetchOptions:
     method = args.method or ("GET" if args.data is None else "POST")
     if args.resume and method != "GET":
         raise ConfigurationError("--continue is for GET alone")
+    if args.output == "-" and sys.stdout is None:
+        raise ConfigurationError("standard output is closed")  # its descriptor may be another file's by now
     if args.output == "-" and (args.resume or args.server_names):
         raise ConfigurationError("standard output can neither be continued nor renamed: leave out -o -")
     return FetchOptions(
@@ -245,9 +250,15 @@ async def _fetch_all(jobs: list[_Job], options: FetchOptions, quiet: bool) -> in
                 if report.is_resumable:
                     display.say(f"asyncnet fetch: {_shown(job.url)}: interrupted{_GO_ON}")
                 raise
+            finally:
+                report.end()
             if problem:
                 failures += 1
-                display.say(f"asyncnet fetch: {_shown(job.url)}: {problem}")
+                url = _shown(job.url)
+                display.say(f"asyncnet fetch: {url}: {problem.removeprefix(f'{url}: ')}")
+            elif report.was_there:
+                if not quiet:
+                    display.say(f"{report.saved}: there already, {report.size} bytes")
             elif report.saved is not None and not quiet:
                 display.say(f"{report.saved}: {report.size} bytes")
 
@@ -287,6 +298,8 @@ def _explain(error: BaseException) -> str:
     """One line about what went wrong, and what to do."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the server's certificate does not verify: {error.verify_message}; --ca FILE names who vouches for it"
+    if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+        return "the server does not speak TLS there: is it http:// that you mean?"
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     text = str(getattr(error, "strerror", None) or error) or type(error).__name__
@@ -307,6 +320,7 @@ class _Report:
     def __init__(self) -> None:
         self.saved: Path | None = None
         self.is_resumable = False
+        self.was_there = False
         self.size = 0
 
     def begin(self, done: int, total: int | None) -> None:
@@ -314,6 +328,9 @@ class _Report:
 
     def advance(self, size: int) -> None:
         self.size += size
+
+    def end(self) -> None:
+        """Nothing more comes."""
 
 
 class _Bar(_Report):
@@ -332,6 +349,9 @@ class _Bar(_Report):
         super().advance(size)
         self._progress.advance(self._task, size)
 
+    def end(self) -> None:
+        self._progress.remove_task(self._task)  # of many files, those that are on their way are what fits a screen
+
 
 class _Display:
     """Where reports and lines go, with bars or without."""
@@ -346,9 +366,15 @@ class _Display:
 
     def say(self, line: str) -> None:
         if self._progress is None:
-            print(line, file=sys.stderr)
+            _print(line)
         else:
             self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _print(line: str) -> None:
+    """Onto standard error; where that is closed, nowhere: `print` would take standard output."""
+    if sys.stderr is not None:
+        print(line, file=sys.stderr)
 
 
 @contextmanager
@@ -361,7 +387,7 @@ def _display(quiet: bool) -> Iterator[_Display]:
         from rich import progress as bars
         from rich.console import Console
     except ImportError:
-        print('asyncnet fetch: pip install "asyncnet[http]" brings progress bars', file=sys.stderr)
+        _print('asyncnet fetch: pip install "asyncnet[http]" brings progress bars')
         yield _Display()
         return
     columns = (

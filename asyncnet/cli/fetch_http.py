@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import trio
 
 from asyncnet.cli.descriptors import write_all
-from asyncnet.cli.download import DownloadError, Partial, Validators, open_device, safe_name
+from asyncnet.cli.download import DownloadError, Partial, Validators, open_device, safe_name, size_of
 from asyncnet.cli.fetch import FetchOptions, Report
 from asyncnet.endpoints import Endpoint, Scheme
 from asyncnet.http.client import HTTPClient, Requesting
@@ -69,6 +69,8 @@ class HTTPFetcher:
             await self._pass_on(url, device, report)
             os.close(device)  # else it stays open: a thread may still be writing to it
             return
+        if self._options.resume and not self._options.force and await self._is_there(url, target, report):
+            return
         partial = await trio.to_thread.run_sync(lambda: Partial(target, replace=self._options.force))
         try:
             final = await self._fetch_into(partial, url, report)
@@ -76,6 +78,21 @@ class HTTPFetcher:
         except BaseException:
             report.is_resumable = partial.abandon()
             raise
+
+    async def _is_there(self, url: str, target: Path, report: Report) -> bool:
+        """Whether `target` is there, and as long as what the server has: to go on with it means to do nothing."""
+        size = await trio.to_thread.run_sync(size_of, target)
+        if size is None:
+            return False
+        async with self._request(url, [("range", f"bytes={size}-")]) as response:
+            if response.status == 416:
+                is_whole = _is_whole(response, size)
+            else:
+                is_whole = response.status == 200 and _length(response) == size
+        if is_whole:
+            report.begin(size, size)
+            report.saved, report.was_there = target, True
+        return is_whole
 
     async def _pass_on(self, url: str, sink: int, report: Report) -> None:
         """Write what comes to the descriptor `sink`, which can neither be resumed nor renamed."""

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pty
+import resource
 import signal
 import subprocess
 import threading
@@ -46,6 +47,8 @@ class Site:
         self.requests.append(request)
         if request.path == "/moved":
             return Response.redirect("/file.bin")
+        if request.path == "/loop":
+            return Response.redirect("/loop")
         if request.path == "/named":
             return Response(200, {"content-disposition": request.query.replace("+", " ")}, b"named")
         if request.path == "/echo":
@@ -278,6 +281,45 @@ def test_an_interrupt_leaves_a_part_that_can_be_continued(site: Site) -> None:
     assert Path("file.bin").read_bytes() == LARGE
 
 
+def test_files_that_are_there_already_need_not_be_fetched_again(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    urls = [f"{site.url}/file.bin", f"{site.url}/other.txt"]
+    (site.root / "empty").touch()
+    assert main(["fetch", urls[0], f"{site.url}/empty"]) == 0
+    capfd.readouterr()
+    assert main(["fetch", "--continue", *urls, f"{site.url}/empty"]) == 0
+    assert here() == ["empty", "file.bin", "other.txt"]
+    assert sorted(capfd.readouterr().err.splitlines()) == [
+        "empty: there already, 0 bytes",
+        f"file.bin: there already, {len(LARGE)} bytes",
+        "other.txt: 5 bytes",
+    ]
+
+
+@pytest.mark.parametrize("content", [b"mine", LARGE + b"more"])
+def test_a_file_of_another_length_is_not_taken_for_the_one_that_is_continued(
+    site: Site, capfd: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    Path("file.bin").write_bytes(content)
+    assert main(["fetch", "--continue", f"{site.url}/file.bin"]) == 1
+    assert "file.bin exists already" in capfd.readouterr().err
+    assert Path("file.bin").read_bytes() == content
+    assert here() == ["file.bin"]
+
+
+def test_a_kill_at_any_moment_leaves_a_part_that_can_be_continued(site: Site) -> None:
+    site.break_after = 777  # and then silence; what has come waits to be written in one piece
+    process = subprocess.Popen([*COMMAND, "fetch", f"{site.url}/file.bin"], env=environment())
+    try:
+        assert site.broken.wait(DEADLINE)
+    finally:
+        process.kill()
+        process.wait(DEADLINE)
+    site.break_after = None
+    assert main(["fetch", "-C", f"{site.url}/file.bin"]) == 0
+    assert Path("file.bin").read_bytes() == LARGE
+    assert here() == ["file.bin"]
+
+
 # Names
 
 
@@ -418,6 +460,55 @@ def test_wrong_options_end_with_status_2_and_one_clear_message(
     assert "Traceback" not in err
 
 
+def test_a_name_that_no_file_can_have_is_told(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    for name, says in ((".", ". is a folder"), ("/", "/ is a folder"), ("none/x", "there is no folder none")):
+        assert main(["fetch", "-o", name, f"{site.url}/other.txt"]) == 1
+        assert says in capfd.readouterr().err
+
+
+def test_plain_http_where_tls_was_expected_is_told(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["fetch", "-o", "-", site.url.replace("http", "https") + "/other.txt"]) == 1
+    assert "does not speak TLS there: is it http:// that you mean?" in capfd.readouterr().err
+
+
+def test_endless_redirects_are_told_once(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["fetch", f"{site.url}/loop"]) == 1
+    assert capfd.readouterr().err == f"asyncnet fetch: {site.url}/loop: more than 10 redirects\n"
+
+
+def test_a_full_disk_is_told_and_what_has_come_is_kept(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))  # a write past it fails, as on a full disk
+    try:
+        assert main(["fetch", f"{site.url}/file.bin"]) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert capfd.readouterr().err.endswith(": File too large; --continue goes on where it stopped\n")
+    assert 0 < Path(".file.bin.part").stat().st_size <= 1_000_000
+    assert main(["fetch", "-C", f"{site.url}/file.bin"]) == 0
+    assert Path("file.bin").read_bytes() == LARGE
+
+
+@pytest.mark.parametrize(
+    ("redirection", "status", "out"), [("2>&-", 0, b"other"), (">&-", 2, b""), (">/dev/full", 1, b"")]
+)
+def test_standard_streams_that_are_closed_or_full(site: Site, redirection: str, status: int, out: bytes) -> None:
+    command = f"{' '.join(COMMAND)} fetch -o - {site.url}/other.txt {redirection}"
+    done = subprocess.run(
+        ["bash", "-c", command], env=environment(), capture_output=True, timeout=DEADLINE, check=False
+    )
+    assert (done.returncode, done.stdout) == (status, out)
+    assert b"Traceback" not in done.stderr
+
+
+def test_no_line_takes_the_place_of_standard_error_in_standard_output(site: Site) -> None:
+    command = f"{' '.join(COMMAND)} fetch {site.url}/other.txt 2>&-"
+    done = subprocess.run(["bash", "-c", command], env=environment(), capture_output=True, timeout=DEADLINE, check=True)
+    assert done.stdout == b""
+
+
 @pytest.mark.parametrize("arguments", [[], ["-H", "x", "http://a/"], ["--jobs", "0", "http://a/"]])
 def test_options_that_cannot_be_read_are_a_usage_error(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -461,5 +552,19 @@ def test_a_terminal_shows_progress(site: Site) -> None:
         done = subprocess.run(command, env=environment(TERM="xterm"), stderr=inner, timeout=DEADLINE, check=False)
         shown = finish()
     assert done.returncode == 0
-    assert "100" in shown.decode() or "2.0/2.0" in shown.decode()
-    assert "file.bin" in shown.decode()
+    assert "━" in shown.decode()
+    assert f"file.bin: {len(LARGE)} bytes" in shown.decode()
+
+
+def test_bars_of_what_is_done_make_room_for_the_others(site: Site) -> None:
+    names = [f"file{number}" for number in range(40)]
+    for name in names:
+        (site.root / name).write_bytes(b"x")
+    with terminal() as (inner, finish):
+        command = [*COMMAND, "fetch", *(f"{site.url}/{name}" for name in names)]
+        done = subprocess.run(command, env=environment(TERM="xterm"), stderr=inner, timeout=DEADLINE, check=False)
+        frames = finish().decode().split("\x1b[2K")  # each line of the last frame is erased before the next one
+    assert done.returncode == 0
+    bars = [[line for line in frame.splitlines() if "━" in line] for frame in frames]
+    assert 1 <= max(map(len, bars)) <= 4  # as many as there are jobs
+    assert not bars[-1]
