@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import os
 import shutil
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -13,7 +16,7 @@ import trio
 import trustme
 
 from asyncnet import Handler, Service, serve
-from asyncnet.http import Files, HTTPHandler, Request, Response
+from asyncnet.http import Files, HTTPHandler, HTTPLimits, Request, Response
 
 PAGE = b"<!DOCTYPE html><title>hello</title>\n"
 LARGE = bytes(range(256)) * 8192
@@ -142,3 +145,99 @@ async def test_curl_over_a_unix_socket(root: Path, tmp_path: Path) -> None:
 async def test_curl_as_an_http_1_0_client(root: Path) -> None:
     async with serving(HTTPHandler(Files(root))) as service:
         assert await curl("--http1.0", url(service, "/")) == PAGE
+
+
+async def test_curl_uploads_a_file_and_waits_to_be_told_to_go_on(root: Path) -> None:
+    said: list[str | None] = []
+
+    async def keep(request: Request) -> Response:
+        said.append(request.headers.get("expect"))
+        (root / "kept").write_bytes(await request.read(limit=len(LARGE)))
+        return Response.text("thanks", 201)
+
+    async with serving(HTTPHandler(keep)) as service:
+        upload = ("--upload-file", root / "folder" / "large file.bin", "--header", "Expect: 100-continue")
+        assert await curl(*upload, "--write-out", " %{http_code}", url(service, "/kept")) == b"thanks 201"
+        assert (root / "kept").read_bytes() == LARGE
+    assert said == ["100-continue"]
+
+
+async def test_curl_is_spared_an_upload_that_is_refused(root: Path) -> None:
+    async def refuse(request: Request) -> Response:
+        return Response.text("no", 403)
+
+    for handler, code in (
+        (HTTPHandler(refuse), b"403"),
+        (HTTPHandler(refuse, limits=HTTPLimits(body=1000)), b"413"),
+    ):
+        async with serving(handler) as service:
+            upload = ("--upload-file", root / "folder" / "large file.bin", "--header", "Expect: 100-continue")
+            told = await curl(
+                *upload, "--output", "-", "--write-out", " %{http_code} %{size_upload}", url(service, "/x")
+            )
+        assert told.endswith(b" " + code + b" 0")
+
+
+async def test_curl_takes_a_compressed_twin_and_unpacks_it(root: Path) -> None:
+    (root / "index.html.gz").write_bytes(gzip.compress(PAGE))
+    os.utime(root / "index.html", (1, 1))
+    async with serving(HTTPHandler(Files(root, precompressed=["gzip"]))) as service:
+        head = await curl("--compressed", "--dump-header", "-", url(service, "/"))
+        assert b"content-encoding: gzip\r\n" in head
+        assert head.endswith(b"\r\n\r\n" + PAGE)
+        assert await curl(url(service, "/")) == PAGE
+
+
+async def test_curl_asks_for_what_is_newer_than_its_file(root: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.write_bytes(PAGE)
+    async with serving(HTTPHandler(Files(root))) as service:
+        for age, code in ((3600, b"304"), (-3600, b"200")):
+            os.utime(copy, (time.time() + age,) * 2)
+            told = await curl(
+                "--time-cond", copy, "--output", "/dev/null", "--write-out", "%{http_code}", url(service, "/")
+            )
+            assert told == code
+
+
+async def test_curl_fetches_a_range_from_the_end_and_several_at_once(root: Path) -> None:
+    async with serving(HTTPHandler(Files(root))) as service:
+        target = url(service, "/folder/large%20file.bin")
+        assert await curl("--range", "-100", target) == LARGE[-100:]
+        parts = await curl("--range", "0-9,1000000-1000009", "--include", target)
+        assert b"multipart/byteranges" in parts
+        assert LARGE[:10] in parts
+        assert LARGE[1_000_000:1_000_010] in parts
+        too_far = await curl("--range", "99999999-", "--output", "/dev/null", "--write-out", "%{http_code}", target)
+        assert too_far == b"416"
+
+
+async def test_curl_offers_http_2_over_tls_and_in_the_clear_and_is_answered_in_http_1_1(
+    root: Path, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "server.pem"))
+    secure = f"tls://127.0.0.1:0?cert={tmp_path / 'server.pem'}"
+    for endpoint, scheme in ((secure, "https"), ("tcp://127.0.0.1:0", "http")):
+        async with serving(HTTPHandler(Files(root)), endpoint) as service:
+            port = service.endpoints[0].rpartition(":")[2]
+            told = await curl(
+                *("--http2", "--cacert", tmp_path / "ca.pem", "--resolve", f"localhost:{port}:127.0.0.1"),
+                *("--write-out", "%{http_version}", url(service, "/", scheme, "localhost")),
+            )
+        assert told == PAGE + b"1.1"
+
+
+async def test_curl_in_http_1_0_is_answered_with_an_end_and_without_chunks() -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            yield b"x" * 1000
+
+    async def app(request: Request) -> Response:
+        return Response(200, {}, pieces())
+
+    async with serving(HTTPHandler(app)) as service:
+        answer = await curl("--http1.0", "--include", url(service, "/"))
+    assert answer.endswith(b"\r\n\r\n" + b"x" * 100_000)
+    assert b"chunked" not in answer
