@@ -45,7 +45,7 @@ class AccessLog:
 def _combined(answered: Answered) -> str:
     exchange = answered.exchange
     moment = time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime())
-    user = _escape((exchange.user if exchange is not None else None) or "-")
+    user = _escape((exchange.user if exchange is not None else None) or "-").replace(" ", "\\x20")  # one column
     line, referer, agent = "-", "-", "-"
     if exchange is not None:
         line = f"{exchange.method} {exchange.target.decode('ascii')} HTTP/{exchange.http_version}"

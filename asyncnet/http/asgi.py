@@ -73,6 +73,7 @@ class ASGI:
         if kept is None or kept[0] is not self:
             kept = connection.kept = (self, _scope_of_connection(exchange.stream))
         scope: dict[str, Any] = kept[1].copy()
+        scope["extensions"] = scope["extensions"].copy()
         scope["method"] = exchange.method
         scope["headers"] = exchange.headers
         scope["query_string"] = exchange.query

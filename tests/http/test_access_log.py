@@ -10,6 +10,8 @@ import trio
 from trio.abc import Clock
 
 from asyncnet.http import AccessLog, BasicAuth, HTTPHandler, LogFormat, Request, Response
+from asyncnet.http.application import as_application
+from asyncnet.http.exchange import Exchange
 from asyncnet.testing import stream_pair
 from asyncnet.transports.address import Address
 from tests.http.client import GET, Client, hello, served
@@ -96,3 +98,16 @@ async def test_a_user_who_proved_it_is_named(autojump_clock: Clock) -> None:
     async with served(BasicAuth(hello, Users(), insecure_auth=True), **options) as client:  # type: ignore[arg-type]
         await client.ask(head)
     assert " - anna [" in lines[0]
+
+
+async def test_a_users_name_is_one_column(autojump_clock: Clock) -> None:
+    async def app(request: Request) -> Response:
+        return Response()
+
+    class Named:
+        async def respond(self, exchange: Exchange) -> None:
+            exchange.user = 'anna [x] "'
+            await as_application(app).respond(exchange)
+
+    (line,) = await logged(GET, app=Named())
+    assert line.startswith(r"192.0.2.7 - anna\x20[x]\x20\x22 [")

@@ -103,7 +103,8 @@ class TestScope:
     async def test_one_requests_changes_to_its_scope_do_not_reach_the_next(self, autojump_clock: Clock) -> None:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             assert "mine" not in scope
-            scope["mine"] = True
+            assert "mine" not in scope["extensions"]
+            scope["mine"] = scope["extensions"]["mine"] = True
             scope["headers"].append((b"x", b"y"))
             await say(send, str(len(scope["headers"])).encode())
 
