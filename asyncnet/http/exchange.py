@@ -17,7 +17,8 @@ What could go wrong, and why it does not:
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import trio
@@ -164,8 +165,14 @@ class Exchange(ResponseFraming):
 
     async def flush(self) -> None:
         """Send what is left. A checkpoint only if it must wait."""
-        try:
+        with self._sending():
             await self.stream.flush()
+
+    @contextmanager
+    def _sending(self) -> Iterator[None]:
+        """Around what may wait for the client: whether it went wrong, the connection has to know."""
+        try:
+            yield
         except trio.BrokenResourceError as error:
             self.fail(error)
             raise
@@ -180,29 +187,20 @@ class Exchange(ResponseFraming):
             return
         before, behind = self.frame_passing(file.count)
         head, self._head = self._head, b""
-        try:
+        with self._sending():
             self.stream.write(head + before)
             await self.stream.send_file(file.file, file.offset, file.count)
             self.stream.write(behind)
-        except trio.BrokenResourceError as error:
-            self.fail(error)
-            raise
 
     async def _send(self, data: bytes) -> None:
         stream = self.stream
         head, self._head = self._head, b""
-        try:
+        with self._sending():
             if len(data) > LARGE:
                 stream.write(head)
                 await stream.send_all(data)
             elif not stream.write_through(head + data):
                 await stream.flush()
-        except trio.BrokenResourceError as error:
-            self.fail(error)
-            raise
-        except trio.Cancelled:
-            self.keeps_alive = False  # a part may have left, and the rest never will
-            raise
 
     def switch(self, fields: Fields) -> Stream:
         """Queue a 101 response; from then on the connection speaks another protocol, through the stream returned.
@@ -306,7 +304,7 @@ class RequestBody:
         return self._decoder.ended
 
     @property
-    def trailers(self) -> list[tuple[bytes, bytes]]:
+    def trailers(self) -> Sequence[tuple[bytes, bytes]]:
         """The fields behind a chunked body, once it has ended."""
         return self._decoder.trailers
 

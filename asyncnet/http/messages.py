@@ -253,7 +253,7 @@ class Request:
     def trailers(self) -> Headers:
         """The fields behind a chunked body, once it has been read to its end (RFC 9110 section 6.5)."""
         body = None if self._exchange is None else self._exchange.body
-        return Headers.checked([] if body is None else body.trailers)
+        return Headers.checked([] if body is None else list(body.trailers))
 
     async def inform(self, status: int, headers: HeaderItems = ()) -> None:
         """Send an interim response before the final one: 103 with Link fields for early hints (RFC 8297).

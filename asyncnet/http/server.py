@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
 
-from asyncnet.connection import current_connection
-from asyncnet.errors import Draining, LocalProtocolError, ReceiveTimeout
+from asyncnet.connection import current_connection, idle
+from asyncnet.errors import LocalProtocolError, ReceiveTimeout
 from asyncnet.http.application import AnyApplication, Enclosing, as_application
 from asyncnet.http.engine import Engine, default_engine
 from asyncnet.http.exchange import Exchange, RequestBody
@@ -156,7 +156,7 @@ _NO_SERVICE = _NoService()
 class HTTPConnection:
     """One connection: reads a request, answers it, and so on."""
 
-    __slots__ = ("_connection", "_exchange", "date_line", "handler", "is_last", "kept", "service", "stream")
+    __slots__ = ("_exchange", "date_line", "handler", "is_last", "kept", "service", "stream")
 
     def __init__(self, handler: HTTPHandler, stream: Stream) -> None:
         self.handler = handler
@@ -167,8 +167,8 @@ class HTTPConnection:
         self._exchange: Exchange | None = None
         self.is_last = False
         """Whether the request at hand is the last that this connection may have."""
-        self._connection = current_connection.get()
-        self.service: Service | _NoService = _NO_SERVICE if self._connection is None else self._connection.service
+        connection = current_connection.get()
+        self.service: Service | _NoService = _NO_SERVICE if connection is None else connection.service
 
     @property
     def response_has_left(self) -> bool:
@@ -206,7 +206,7 @@ class HTTPConnection:
     async def _serve_requests(self) -> bool:
         """The hot loop, until the connection has to end. Whether the last answer may still be on its way."""
         handler, stream = self.handler, self.stream
-        limits, parse, respond = handler.limits, handler.engine.parse_ordinary_head, handler.respond
+        limits, parse = handler.limits, handler.engine.parse_ordinary_head
         now = trio.lowlevel.current_clock().current_time
         wait = handler.timeouts.head
         has_more = False
@@ -231,24 +231,7 @@ class HTTPConnection:
             else:
                 exchange = self._judge(await self._collect_head(data))
             self._exchange = exchange
-            if end and handler.access_log is None:
-                # What `_answer` does, for an ordinary request: a frame less.
-                done = False
-                try:
-                    await respond(exchange)
-                    if not exchange.ended:
-                        raise _unfinished(exchange)
-                    done = True
-                except _Broken:
-                    raise
-                except Exception as error:
-                    raise self._failed(error, exchange) from None
-                finally:
-                    if not done:
-                        await self._break_off(exchange)
-                if not exchange.keeps_alive:
-                    return exchange.status != 101
-            elif not await self._answer(exchange):
+            if not await self._answer(exchange):
                 return exchange.status != 101
             del exchange, data  # idle connections are many, and hold nothing
             self._exchange = None
@@ -258,19 +241,11 @@ class HTTPConnection:
     async def _wait_for_request(self) -> bytes:
         """The first bytes of a request; none if the peer, the time or a drain has ended the connection."""
         try:
-            if self._connection is None:
+            with idle():
                 return await self.stream.receive_some()
-            # What `idle` does, without its frames: a twentieth of what a small request costs.
-            self._connection.idle = True
-            if self._connection.service.is_draining:
-                self.stream.interrupt()
-            data = await self.stream.receive_some()
-            self._connection.idle = False
-        except (ReceiveTimeout, Draining):
-            return b""
-        if self._connection.service.is_draining:
-            self.stream.interrupt(False)
-        return data
+        except ReceiveTimeout:
+            pass
+        return b""
 
     async def _collect_head(self, data: bytes) -> Head:
         """The slow way: a head in pieces, an odd one, or one that is to be refused."""

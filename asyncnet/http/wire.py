@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Sequence
 from typing import NamedTuple, NoReturn, Protocol
 
 from asyncnet.errors import RemoteProtocolError
@@ -261,8 +262,10 @@ class BodyDecoder(Protocol):
 
     ended: bool
     """Whether the whole body, with its trailers, has been taken."""
-    trailers: list[tuple[bytes, bytes]]
-    """The fields behind a chunked body, names in small letters, once it has ended."""
+
+    @property
+    def trailers(self) -> Sequence[tuple[bytes, bytes]]:
+        """The fields behind a chunked body, names in small letters, once it has ended."""
 
     @property
     def remaining(self) -> int | None:
@@ -285,7 +288,7 @@ class LengthDecoder:
     """A body of a known length (RFC 9112 section 6.2)."""
 
     __slots__ = ("ended", "remaining")
-    trailers: list[tuple[bytes, bytes]] = []  # noqa: RUF012  never any
+    trailers: Sequence[tuple[bytes, bytes]] = ()
 
     def __init__(self, length: int) -> None:
         self.remaining = length

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import trio
 import trio.testing
@@ -90,6 +92,31 @@ class TestBodies:
             await client.ask(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello")
             with pytest.raises(Exception, match="has been answered"):
                 await kept[0].read()
+
+
+class TestTrailers:
+    async def test_the_application_finds_them_behind_the_body(self, autojump_clock: Clock) -> None:
+        async def app(request: Request) -> Response:
+            assert len(request.trailers) == 0
+            await request.read()
+            return Response.json(list(request.trailers))
+
+        async with served(app) as client:
+            data = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+            _, _, body = await client.ask(data + b"1\r\nx\r\n0\r\nX-Check: 1 \r\nx-more:2\r\n\r\n")
+        assert json.loads(body) == [["x-check", "1"], ["x-more", "2"]]
+
+    async def test_what_an_application_adds_to_them_no_other_request_finds(self, autojump_clock: Clock) -> None:
+        async def app(request: Request) -> Response:
+            await request.read()
+            trailers = request.trailers
+            trailers.add("x-mine", "1")
+            return Response.text(str(len(trailers)))
+
+        async with served(app) as client:
+            for _ in range(2):
+                head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n"
+                assert (await client.ask(head + b"x"))[2] == b"1"
 
 
 class TestAttacks:
