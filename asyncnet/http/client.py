@@ -22,15 +22,15 @@ import base64
 import json as jsonlib
 import math
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import trio
 
 from asyncnet import __version__
-from asyncnet.endpoints import Endpoint, Scheme, connect
 from asyncnet.errors import AsyncnetError, LocalProtocolError, RemoteProtocolError
+from asyncnet.http.client_dialing import Connect, Dialer, stream_timeouts
 from asyncnet.http.client_exchange import ClientRequest, RequestBody, Stale, exchange
 from asyncnet.http.client_limits import ClientLimits, ClientTimeouts, Phase, PhaseTimeout
 from asyncnet.http.client_response import ClientResponse, StatusError
@@ -39,18 +39,13 @@ from asyncnet.http.decoding import accepted_codings
 from asyncnet.http.messages import FileBody, HeaderItems, Headers
 from asyncnet.http.pool import Pool
 from asyncnet.http.proxies import Proxies
-from asyncnet.http.url import URL, Origin, URLError, parse_url
-from asyncnet.limits import Timeouts
+from asyncnet.http.url import URL, URLError, parse_url
 from asyncnet.printable import printable
 from asyncnet.stream import Stream
-from asyncnet.transports.authority import format_authority
-from asyncnet.transports.certificates import client_context
-from asyncnet.transports.tunnels import ProxyKind, ProxyURL
+from asyncnet.transports.tunnels import ProxyKind
 
 if TYPE_CHECKING:
     import ssl
-
-Connect = Callable[[Origin], Awaitable[trio.abc.Stream]]
 
 CREDENTIALS = ("authorization", "cookie", "proxy-authorization")
 """What belongs to the origin that it was given for."""
@@ -110,11 +105,8 @@ class HTTPClient:
         self.headers["accept-encoding"] = accepted_codings()
         for name, value in headers if isinstance(headers, Headers) else Headers(headers):
             self.headers[name] = value
-        self._tls = tls
-        self._tls_lock = trio.Lock()
         self._proxies = Proxies.from_environment(os.environ) if environment else Proxies(proxy, proxy)
-        self._dial = connect
-        self._pool = Pool(self._connect, limits, timeouts.idle)
+        self._pool = Pool(Dialer(self._proxies, tls, connect).open, limits, timeouts.idle)
 
     async def __aenter__(self) -> Self:
         return self
@@ -288,11 +280,12 @@ class HTTPClient:
     ) -> ClientRequest:
         """The request with its framing and, behind an HTTP proxy, what it wants. `headers` are kept as they are."""
         fields = headers.raw
-        length = _body_length(body)
-        if length != 0 or method in ("POST", "PUT", "PATCH") or b"content-length" in _names(fields):
-            length, fields = _frame(fields, length, body)
-        elif b"transfer-encoding" in _names(fields):
+        names = {name for name, _ in fields}
+        if b"transfer-encoding" in names:
             raise LocalProtocolError("Transfer-Encoding is the client's own: leave it out")
+        length = _body_length(body)
+        if length != 0 or method in ("POST", "PUT", "PATCH") or b"content-length" in names:
+            length, fields = _frame(fields, length)
         target = url.target
         proxy = self._proxies.choose(url.origin)
         if proxy is not None and proxy.kind is ProxyKind.HTTP and url.origin.scheme == "http" and not tunnels:
@@ -300,7 +293,7 @@ class HTTPClient:
             target = str(url)
             if proxy.user is not None:
                 fields = [*fields, (b"proxy-authorization", basic(proxy.user, proxy.password).encode())]
-        if not any(name == b"host" for name, _ in fields):
+        if b"host" not in names:
             fields = [(b"host", url.authority.encode()), *fields]
         head = request_head(method, target, fields)
         return ClientRequest(method, url, headers, body, head, length, timeouts, self.limits)
@@ -334,7 +327,7 @@ class HTTPClient:
         while True:
             connection = await self._pool.take(origin, request.timeouts)
             if connection.stream.timeouts.send != request.timeouts.send:
-                connection.stream.timeouts = _stream_timeouts(request.timeouts)
+                connection.stream.timeouts = stream_timeouts(request.timeouts)
             try:
                 head, rest, whole = await exchange(connection.stream, request, is_used=connection.requests > 0)
                 if head.status == 101:
@@ -388,65 +381,6 @@ class HTTPClient:
             )
         return self._finish(method, url, headers, body, request.timeouts)
 
-    # How connections are opened
-
-    async def _connect(self, origin: Origin, timeouts: ClientTimeouts) -> Stream:
-        try:
-            return await self._open(origin, timeouts)
-        except TimeoutError as exc:
-            raise PhaseTimeout(Phase.CONNECT, str(exc)) from None
-
-    async def _open(self, origin: Origin, timeouts: ClientTimeouts) -> Stream:
-        context = await self._context() if origin.scheme in ("https", "wss") else None
-        waits = _stream_timeouts(timeouts)
-        if self._dial is not None:
-            return await self._dial_within(origin, context, timeouts, waits)
-        text = format_authority(origin.host, origin.port)
-        proxy = self._proxies.choose(origin)
-        if proxy is not None and proxy.kind is ProxyKind.HTTP and origin.scheme == "http":
-            return await self._connect_to_proxy(proxy, timeouts, waits)
-        return await connect(
-            f"tcp://{text}" if context is None else f"tls://{text}",
-            tls=context,
-            proxy=self._proxies.text(origin),
-            timeout=timeouts.connect,
-            timeouts=waits,
-        )
-
-    async def _connect_to_proxy(self, proxy: ProxyURL, timeouts: ClientTimeouts, waits: Timeouts) -> Stream:
-        place = format_authority(proxy.host, proxy.port)
-        return await connect(f"tcp://{place}", timeout=timeouts.connect, timeouts=waits)
-
-    async def _dial_within(
-        self, origin: Origin, context: ssl.SSLContext | None, timeouts: ClientTimeouts, waits: Timeouts
-    ) -> Stream:
-        assert self._dial is not None
-        stream: Stream | None = None
-        try:
-            with trio.fail_after(timeouts.connect):
-                stream = Stream.of(await self._dial(origin))
-                stream.timeouts = waits
-                if context is not None:
-                    await stream.start_tls(context, server_hostname=origin.host, timeout=timeouts.connect)
-                return stream
-        except trio.TooSlowError:
-            if stream is not None:
-                await stream.abort()
-            raise TimeoutError(f"{origin}: no connection after {timeouts.connect:g} seconds") from None
-        except BaseException:
-            if stream is not None:
-                await stream.abort()
-            raise
-
-    async def _context(self) -> ssl.SSLContext:
-        """The context for https. The system's store takes a while to read, so that a thread does it, once."""
-        if self._tls is None:
-            async with self._tls_lock:
-                if self._tls is None:
-                    rules = Endpoint(Scheme.TCP, tls=True, alpn=("http/1.1",))
-                    self._tls = await trio.to_thread.run_sync(client_context, rules)
-        return self._tls
-
 
 class Requesting:
     """A request as a context manager: sent on entering, its connection let go on leaving."""
@@ -469,11 +403,6 @@ class Requesting:
         await self._response.aclose()
 
 
-def _stream_timeouts(timeouts: ClientTimeouts) -> Timeouts:
-    """What a stream has to know of ours; nobody waits long for a request to leave that is over."""
-    return Timeouts(send=timeouts.send, close=min(timeouts.send, 2.0))
-
-
 def _agrees(head: ResponseHead, protocol: str) -> bool:
     """Whether a 101 switches to `protocol`."""
     options = [option.strip() for option in (head.headers.get("connection") or "").lower().split(",")]
@@ -487,23 +416,15 @@ def basic(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
-def _names(fields: list[tuple[bytes, bytes]]) -> set[bytes]:
-    return {name for name, _ in fields}
-
-
 def _body_length(body: RequestBody) -> int | None:
     if isinstance(body, bytes):
         return len(body)
     return body.count if isinstance(body, FileBody) else None
 
 
-def _frame(
-    fields: list[tuple[bytes, bytes]], length: int | None, body: RequestBody
-) -> tuple[int | None, list[tuple[bytes, bytes]]]:
+def _frame(fields: list[tuple[bytes, bytes]], length: int | None) -> tuple[int | None, list[tuple[bytes, bytes]]]:
     """The body's length, and the fields with its framing: a length where it is known, else chunks."""
     given = [value for name, value in fields if name == b"content-length"]
-    if b"transfer-encoding" in _names(fields):
-        raise LocalProtocolError("Transfer-Encoding is the client's own: leave it out")
     if len(given) > 1 or (given and not (given[0].isdigit() and len(given[0]) < 20)):
         raise LocalProtocolError("Content-Length is one number")
     if given and length is None:

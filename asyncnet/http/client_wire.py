@@ -92,11 +92,6 @@ class ResponseReader:
         self._searched = 0
         self._shortcut = not without_shortcut
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether a part of a head is waiting for the rest."""
-        return bool(self._buffer)
-
     def feed(self, data: bytes) -> tuple[ResponseHead, bytes] | None:
         """Take what arrived: a head and what lies behind it, or None while more is needed. Raises ResponseError."""
         limits = self._limits

@@ -16,12 +16,14 @@ import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import urlsplit
 
 import trio
 
 from asyncnet.endpoints import connect
 from asyncnet.errors import EndOfStream, IncompleteRead, LimitExceeded, LocalProtocolError, RemoteProtocolError
+from asyncnet.http import url as url_grammar
+from asyncnet.http.client_limits import ClientLimits
+from asyncnet.http.client_wire import ResponseReader
 from asyncnet.http.limits import HTTPLimits
 from asyncnet.http.messages import HeaderItems, Headers
 from asyncnet.http.websocket.connection import WebSocket
@@ -30,7 +32,7 @@ from asyncnet.http.websocket.handshake import DEFAULT_DEFLATE, Agreement, Handsh
 from asyncnet.http.websocket.limits import WebSocketLimits, WebSocketTimeouts
 from asyncnet.http.wire import ChunkedDecoder
 from asyncnet.stream import Stream
-from asyncnet.transports.authority import format_authority, name_problem
+from asyncnet.transports.authority import format_authority
 
 if TYPE_CHECKING:
     import ssl
@@ -129,40 +131,19 @@ class _Place(NamedTuple):
     target: str
 
 
-_is_target = re.compile(r"/[!-~]*").fullmatch
-
-
-def parse_url(url: str) -> _Place:
+def parse_url(text: str) -> _Place:
     """Where a WebSocket URL leads. Raises `LocalProtocolError` for what is none (RFC 6455 section 3)."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise LocalProtocolError(f"not a URL: {url!r}: {error}") from None
-    scheme = parts.scheme.lower()
-    if scheme not in ("ws", "wss"):
-        raise LocalProtocolError(f"a WebSocket URL begins with ws:// or wss://, unlike {url!r}")
-    if parts.username is not None or parts.password is not None:
+    url = url_grammar.parse_url(text)
+    if url.scheme not in ("ws", "wss"):
+        raise LocalProtocolError(f"a WebSocket URL begins with ws:// or wss://, unlike {url}")
+    if url.user is not None:
         raise LocalProtocolError("a name and a password go into headers={'authorization': …}, not into the URL")
-    if "#" in url:
-        raise LocalProtocolError(f"a WebSocket URL has no fragment: {url!r}")
-    host = parts.hostname or ""
-    if ":" not in host and (problem := name_problem(host)) is not None:
-        raise LocalProtocolError(f"{url!r}: {problem}")
-    target = parts.path or "/"
-    if parts.query:
-        target += f"?{parts.query}"
-    # What `urlsplit` takes out in silence, such as line ends, is refused as well.
-    if _is_target(target) is None or not url.isprintable() or url != url.strip():
-        raise LocalProtocolError(f"percent-encode what is neither ASCII nor visible: {url!r}")
-    default = 80 if scheme == "ws" else 443
-    port = default if port is None else port
-    bracketed = f"[{host}]" if ":" in host else host
-    return _Place(
-        f"{'tcp' if scheme == 'ws' else 'tls'}://{format_authority(host, port)}",
-        bracketed if port == default else f"{bracketed}:{port}",
-        target,
-    )
+    if "#" in text:
+        raise LocalProtocolError(f"a WebSocket URL has no fragment: {url}")
+    if not text.isascii():
+        raise LocalProtocolError(f"percent-encode what is not ASCII: {url}")
+    transport = "tcp" if url.scheme == "ws" else "tls"
+    return _Place(f"{transport}://{format_authority(url.host, url.port)}", url.authority, url.target)
 
 
 # The handshake
@@ -197,23 +178,12 @@ async def _receive_head(stream: Stream) -> tuple[int, Headers]:
     raise RemoteProtocolError(f"more than {INTERIM_LIMIT} interim answers")
 
 
-_match_status_line = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*+)?").fullmatch
-_match_field = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]++):([\t\x20-\x7e\x80-\xff]*+)").fullmatch
-
-
 def parse_head(head: bytes) -> tuple[int, Headers]:
-    """The status and the fields of a response's head, blank line included (RFC 9112 sections 4 and 5), strictly."""
-    line, *fields = head[:-4].split(b"\r\n")
-    status = _match_status_line(line)
-    if status is None:
-        raise RemoteProtocolError(f"not an HTTP/1.1 answer: {line[:80]!r}")
-    raw: list[tuple[bytes, bytes]] = []
-    for field in fields:
-        match = _match_field(field)
-        if match is None:
-            raise RemoteProtocolError(f"a malformed header line: {field[:80]!r}")
-        raw.append((match[1].lower(), match[2].strip(b" \t")))
-    return int(status[1]), Headers.checked(raw)
+    """The status and the fields of a response's head, blank line included: as RFC 9112 wants it, or not at all."""
+    result = ResponseReader(ClientLimits(head=HEAD_LIMIT)).feed(head)
+    if result is None or not result[0].is_plain or result[0].http_version != "1.1":
+        raise RemoteProtocolError(f"not an HTTP/1.1 answer, or a malformed header line: {head[:80]!r}")
+    return result[0].status, result[0].headers
 
 
 async def _receive_body(stream: Stream, headers: Headers) -> bytes:
