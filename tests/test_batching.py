@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from asyncnet import batching
-from asyncnet.limits import Timeouts
 from asyncnet.stream import Stream
 from asyncnet.testing import stream_pair
 from asyncnet.transports.base import Data
@@ -34,14 +34,14 @@ class Counting(SocketTransport):
 
 
 @asynccontextmanager
-async def connected(timeouts: Timeouts = Timeouts()) -> AsyncIterator[tuple[Stream, Counting, Stream]]:
+async def connected() -> AsyncIterator[tuple[Stream, Counting, Stream]]:
     """A stream with its transport, and its peer, over a socket that holds little."""
     ours, theirs = socket.socketpair()
     for sock in (ours, theirs):
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     transport = Counting(ours)
-    async with Stream(transport, timeouts) as stream, Stream(SocketTransport(theirs)) as peer:
+    async with Stream(transport) as stream, Stream(SocketTransport(theirs)) as peer:
         yield stream, transport, peer
 
 
@@ -176,18 +176,19 @@ class TestAFullKernel:
             await peer.send_all(b"x")
 
     @pytest.mark.parametrize("receives", [True, False])
-    async def test_a_peer_that_never_reads_is_cut_off(self, receives: bool) -> None:
-        async with connected(Timeouts(send=0.05)) as (stream, _, _):
+    async def test_a_peer_that_never_reads_is_cut_off(self, receives: bool, mock_clock: MockClock) -> None:
+        async with connected() as (stream, _, _), trio.open_nursery() as nursery:
             await fill(stream)
             stream.write_soon(bytes(20_000))
             if receives:
-                stream.deadline = trio.current_time() + 60
-                with trio.move_on_after(0.3):
-                    await stream.receive_some()
-            else:
-                await trio.testing.wait_all_tasks_blocked(cushion=0.1)
+                nursery.start_soon(stream.receive_some)
+            await trio.testing.wait_all_tasks_blocked()
+            await trio.testing.wait_all_tasks_blocked()
+            mock_clock.jump(stream.timeouts.send + 1)
+            await trio.testing.wait_all_tasks_blocked()
             with pytest.raises(trio.BrokenResourceError, match="read nothing"):
                 await stream.send_all(b"x")
+            nursery.cancel_scope.cancel()
 
     async def test_afterwards_sends_are_batched_again(self) -> None:
         async with connected() as (stream, transport, peer):
