@@ -152,7 +152,7 @@ class ReceivingHalf(SendingHalf):
         if self._outgoing and not self._batched:
             if self._side_flush is not None:
                 await self._stop_sending_rest(self._side_flush)
-            elif self._may_batch(self._pending):
+            elif self._joins_batch(self._pending):
                 self._send_with_batch()
             elif not self._sending:
                 self._send_pending_quietly()

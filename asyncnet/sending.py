@@ -181,26 +181,30 @@ class SendingHalf(trio.abc.HalfCloseableStream):
     def write_soon(self, data: bytes) -> bool:
         """`write`, to leave at the end of this turn of the event loop: whether it will. If not, `flush` comes next.
 
-        Together with what other streams send then, which costs each of them less (`asyncnet.batching`). No checkpoint.
-        Raises what `write` raises; that sending fails is told by the next send.
+        Together with what other streams send then, which costs each of them less (`asyncnet.batching`); where no other
+        sends, at once. No checkpoint. Raises what `write_through` raises; that sending fails later is told by the next
+        send.
         """
-        if self._outgoing or self._side_flush is not None or not self._may_batch(len(data)):
-            return self.write_through(data)
         if self._cannot_send:
             self._check_can_send()
+        if self._outgoing or self._side_flush is not None or not self._joins_batch(len(data)):
+            return self.write_through(data)
         self._outgoing = [data]
         self._pending = len(data)
         self._send_with_batch()
         return True
 
-    def _may_batch(self, count: int) -> bool:
-        can = self._transport.can_batch and not self._stuck
-        return can and not self._taps and not self._sending and count <= MUCH_PENDING
-
-    def _send_with_batch(self) -> None:
-        self._batched = True
+    def _joins_batch(self, count: int) -> bool:
+        """Whether a send of `count` bytes is to be batched: whether it may be, and has company."""
+        if not self._transport.can_batch or self._stuck or self._taps or self._sending or count > MUCH_PENDING:
+            return False
         if self._batch is None:
             self._batch = batch_of_this_run()
+        return self._batch.has_company()
+
+    def _send_with_batch(self) -> None:
+        assert self._batch is not None, "it joins one first"
+        self._batched = True
         self._batch.add(self)
 
     def send_batched(self) -> bool:

@@ -53,6 +53,46 @@ async def fill(stream: Stream) -> int:
     return sent
 
 
+@pytest.fixture
+def company(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if other streams sent in every turn."""
+    monkeypatch.setattr(batching.Batch, "has_company", lambda self: True)
+
+
+class TestCompany:
+    async def test_who_sends_alone_sends_at_once(self) -> None:
+        async with connected() as (stream, transport, peer):
+            for count in (1, 2, 3):
+                assert stream.write_soon(b"hello")
+                assert transport.sends == count
+                assert await peer.receive_exactly(5) == b"hello"
+
+    async def test_the_second_of_a_turn_is_batched_and_in_the_next_turn_the_first_as_well(self) -> None:
+        async with connected() as (one, first, _), connected() as (two, second, _):
+            await trio.testing.wait_all_tasks_blocked()
+            one.write_soon(b"x")
+            two.write_soon(b"x")
+            assert (first.sends, second.sends) == (1, 0)
+            await trio.lowlevel.checkpoint()
+            assert (first.sends, second.sends) == (1, 1)
+            one.write_soon(b"x")
+            assert first.sends == 1
+            await trio.lowlevel.checkpoint()
+            assert first.sends == 2
+            one.write_soon(b"x")  # the last turn had this one alone
+            assert first.sends == 3
+
+    async def test_a_receive_sends_at_once_what_has_no_company(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async with connected() as (stream, _, peer), trio.open_nursery() as nursery:
+            await trio.testing.wait_all_tasks_blocked()
+            monkeypatch.setattr(batching.Batch, "add", lambda self, stream: pytest.fail("it was batched"))
+            stream.write(b"question")
+            nursery.start_soon(stream.receive_exactly, 6)
+            assert await peer.receive_exactly(8) == b"question"
+            await peer.send_all(b"answer")
+
+
+@pytest.mark.usefixtures("company")
 class TestWritingSoon:
     async def test_it_leaves_at_the_end_of_the_turn(self) -> None:
         async with connected() as (stream, transport, peer):
@@ -140,6 +180,7 @@ class TestWritingSoon:
             await odd.abort()
 
 
+@pytest.mark.usefixtures("company")
 class TestAFullKernel:
     @pytest.mark.parametrize("receives", [True, False])
     async def test_the_rest_leaves_when_the_peer_reads_and_meanwhile_nobody_spins(self, receives: bool) -> None:
@@ -205,6 +246,7 @@ class TestAFullKernel:
             assert await peer.receive_exactly(5) == b"hello"
 
 
+@pytest.mark.usefixtures("company")
 async def test_what_a_receive_finds_pending_leaves_at_the_end_of_its_turn() -> None:
     async with connected() as (stream, transport, peer), trio.open_nursery() as nursery:
         stream.write(b"question")
