@@ -62,6 +62,12 @@ async def test_a_body_that_is_no_bytes_is_500(
         assert (await client.ask(GET))[0] == 500
 
 
+async def test_after_a_body_that_was_none_an_application_may_still_answer(autojump_clock: Clock) -> None:
+    async with served(ASGI(Sends(begins(), piece("text"), piece(b"hello")))) as client:
+        for _ in range(2):
+            assert (await client.ask(GET))[2] == b"hello"
+
+
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 @pytest.mark.parametrize("headers", [[], [(b"content-length", b"10")]])
 async def test_whatever_holds_bytes_is_a_body(autojump_clock: Clock, kind: Any, headers: Any) -> None:
