@@ -15,7 +15,7 @@ from asyncnet.echo import ChargenHandler, DaytimeHandler, DiscardHandler, EchoHa
 from asyncnet.http import Files, HTTPHandler, Mounts, Request, Response
 from asyncnet.http.websocket import WebSocket, is_upgrade, websocket
 
-CONNECT = os.path.join(os.path.relpath(os.path.dirname(sys.executable)), "asyncnet connect")
+ASYNCNET = os.path.join(os.path.relpath(os.path.dirname(sys.executable)), "asyncnet")
 PAGE = """<!DOCTYPE html>
 <html lang="en"><meta name="viewport" content="width=device-width"><title>Shout</title>
 <input id="line" autofocus placeholder="type something"> <output id="reply"></output>
@@ -48,12 +48,12 @@ async def start(nursery: trio.Nursery, handler: Handler, port: int) -> Service:
 
 async def main(folder: str) -> None:
     services: list[tuple[Handler, int, str]] = [
-        (EchoHandler(), 7007, f"{CONNECT} {{}}"),
-        (DiscardHandler(), 7009, f"date | {CONNECT} {{}}"),
-        (DaytimeHandler(), 7013, f"{CONNECT} {{}} </dev/null"),
-        (ChargenHandler(), 7019, f"{CONNECT} {{}} | head"),
-        (TimeHandler(), 7037, f"{CONNECT} {{}} </dev/null | od -t u4 --endian=big"),
-        (HTTPHandler(Mounts({"/": Files(folder), "/shout": shout})), 7080, "curl {}    (or open it in a browser)"),
+        (EchoHandler(), 7007, f"{ASYNCNET} connect {{}}"),
+        (DiscardHandler(), 7009, f"date | {ASYNCNET} connect {{}}"),
+        (DaytimeHandler(), 7013, f"{ASYNCNET} connect {{}} </dev/null"),
+        (ChargenHandler(), 7019, f"{ASYNCNET} connect {{}} | head"),
+        (TimeHandler(), 7037, f"{ASYNCNET} connect {{}} </dev/null | od -t u4 --endian=big"),
+        (HTTPHandler(Mounts({"/": Files(folder), "/shout": shout})), 7080, f"{ASYNCNET} fetch -o - {{}}    (or open it in a browser)"),
     ]
     async with trio.open_nursery() as nursery:
         started = []
@@ -63,7 +63,7 @@ async def main(folder: str) -> None:
             where = service.endpoints[0].replace("tcp", "http" if service.name == "http" else "tcp")
             print(f"{service.name:8} {where:24} {command.format(where)}", flush=True)
         page = f"{where}/shout/"  # the web server is the last one
-        print(f"{'shout':8} {page} curl {page}    (in a browser, type: a WebSocket answers)")
+        print(f"{'shout':8} {page} {ASYNCNET} fetch -o - {page}    (in a browser, type: a WebSocket answers)")
         print("Ctrl-C ends them.", flush=True)
         await drain_on_signal(*started)
 

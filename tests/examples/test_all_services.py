@@ -55,7 +55,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
 @pytest.mark.parametrize("service", EXPECTED)
 def test_the_command_that_is_shown_for_a_service_works(service: str, commands: dict[str, str]) -> None:
     # The example names the command as it lies beside the interpreter; here it need not be installed.
-    command = re.sub(r"\S*asyncnet connect", f"{sys.executable} -m asyncnet connect", commands[service])
+    command = re.sub(r"\S*asyncnet (connect|fetch)", rf"{sys.executable} -m asyncnet \1", commands[service])
     done = subprocess.run(
         command.partition("(")[0],
         shell=True,
