@@ -47,13 +47,14 @@ async def start(nursery: trio.Nursery, handler: Handler, port: int) -> Service:
 
 
 async def main(folder: str) -> None:
+    site = HTTPHandler(Mounts({"/": Files(folder), "/shout": shout}))
     services: list[tuple[Handler, int, str]] = [
         (EchoHandler(), 7007, f"{ASYNCNET} connect {{}}"),
         (DiscardHandler(), 7009, f"date | {ASYNCNET} connect {{}}"),
         (DaytimeHandler(), 7013, f"{ASYNCNET} connect {{}} </dev/null"),
         (ChargenHandler(), 7019, f"{ASYNCNET} connect {{}} | head"),
         (TimeHandler(), 7037, f"{ASYNCNET} connect {{}} </dev/null | od -t u4 --endian=big"),
-        (HTTPHandler(Mounts({"/": Files(folder), "/shout": shout})), 7080, f"{ASYNCNET} fetch -o - {{}}    (or open it in a browser)"),
+        (site, 7080, f"{ASYNCNET} fetch -o - {{}}    (or open it in a browser)"),
     ]
     async with trio.open_nursery() as nursery:
         started = []
