@@ -7,6 +7,8 @@ import os
 import hypothesis
 import pytest
 
+from asyncnet.transports import readiness
+
 # How fast the machine is, no test asks.
 hypothesis.settings.register_profile("asyncnet", deadline=None)
 hypothesis.settings.load_profile("asyncnet")
@@ -22,3 +24,10 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("ASYNCNET_NO_SKIPS") and exitstatus == 0 and reporter and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(params=["alone", "in a crowd"])
+def crowd(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether sockets wait as single connections do, or as many at once: see `asyncnet.transports.readiness`."""
+    if request.param != "alone":
+        monkeypatch.setattr(readiness.Readiness, "counts_wait", lambda self: True)

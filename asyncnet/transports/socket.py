@@ -26,18 +26,26 @@ import struct
 from collections.abc import Coroutine
 from typing import Any, BinaryIO
 
+import outcome
 import trio
 from trio.lowlevel import (
+    Abort,
+    RaiseCancelT,
+    Task,
     cancel_shielded_checkpoint,
     checkpoint,
     checkpoint_if_cancelled,
+    current_task,
     notify_closing,
+    reschedule,
     wait_readable,
+    wait_task_rescheduled,
     wait_writable,
 )
 
 from asyncnet.transports.address import NOWHERE, Address
 from asyncnet.transports.base import RECEIVE_SIZE, Data, Transport
+from asyncnet.transports.readiness import HAS_EPOLL, READABLE, UNKNOWN, Readiness, readiness_of_this_run
 
 HAS_SENDFILE = hasattr(os, "sendfile")
 
@@ -51,7 +59,7 @@ SEND_FILE_STEP = 512 * 1024
 class DescriptorTransport(Transport):
     """What plain sockets and TLS on a socket share: the descriptor, waiting on it, closing it."""
 
-    __slots__ = ("_descriptor", "_ended", "_sending", "_socket")
+    __slots__ = ("_descriptor", "_ended", "_is_watched", "_readiness", "_sending", "_socket", "readable", "reader")
 
     can_batch = True
     can_cancel_send = True
@@ -62,6 +70,10 @@ class DescriptorTransport(Transport):
         self._descriptor = sock.fileno()
         self._sending = False
         self._ended = False
+        self._readiness: Readiness | None = None  # of this run, once it was asked
+        self._is_watched = False
+        self.readable = UNKNOWN  # else it is watched
+        self.reader: Task | None = None
 
     @property
     def local(self) -> Address:
@@ -82,10 +94,38 @@ class DescriptorTransport(Transport):
     def wait_receivable(self, max_bytes: int) -> Coroutine[Any, Any, None]:
         if self._descriptor == -1:
             raise trio.ClosedResourceError("this connection was closed")
+        if HAS_EPOLL:
+            readiness = self._readiness
+            if readiness is None:
+                readiness = self._readiness = readiness_of_this_run()
+            if readiness.counts_wait():
+                if self.readable:
+                    return checkpoint()
+                if self.reader is not None:
+                    raise trio.BusyResourceError("another task is receiving from this connection")
+                if not self._is_watched:
+                    self._is_watched = True
+                    readiness.watch(self._descriptor, self)
+                self.reader = current_task()
+                return wait_task_rescheduled(self._cancel_wait)
+            self._unwatch()
         return wait_readable(self._descriptor)
 
+    def _cancel_wait(self, raise_cancel: RaiseCancelT) -> Abort:
+        self.reader = None
+        return Abort.SUCCEEDED
+
+    def _unwatch(self) -> None:
+        if self._is_watched and self._readiness is not None:
+            self._is_watched = False
+            self.readable = UNKNOWN
+            self._readiness.unwatch(self._descriptor)
+
     def wake(self) -> None:
-        if self._descriptor != -1:
+        if self.reader is not None:
+            reschedule(self.reader, outcome.Error(trio.ClosedResourceError("this wait was ended")))
+            self.reader = None
+        elif self._descriptor != -1:
             notify_closing(self._descriptor)
 
     async def _wait_writable(self) -> None:
@@ -133,6 +173,8 @@ class DescriptorTransport(Transport):
 
     def _close(self) -> None:
         if self._descriptor != -1:
+            self.wake()
+            self._unwatch()
             descriptor, self._descriptor = self._descriptor, -1
             notify_closing(descriptor)
             self._socket.close()
@@ -177,11 +219,15 @@ class SocketTransport(DescriptorTransport):
 
     def receive_now(self, max_bytes: int) -> bytes | None:
         try:
-            return self._socket.recv(max_bytes)
+            data = self._socket.recv(max_bytes)
         except BlockingIOError:
+            self.readable = UNKNOWN
             return None
         except OSError as exc:
             raise self._failure(exc) from exc
+        if self.readable == READABLE and len(data) < max_bytes:
+            self.readable = UNKNOWN
+        return data
 
     def send_now(self, data: Data) -> int:
         try:
@@ -231,6 +277,7 @@ class SocketTransport(DescriptorTransport):
 
     def release(self) -> socket.socket:
         """The socket, which no longer belongs to this transport: TLS is about to be laid on it."""
+        self._unwatch()
         self._descriptor = -1
         return self._socket
 

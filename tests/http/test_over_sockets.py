@@ -25,6 +25,8 @@ from tests.http.test_attacks import ENGINES, responses_in
 from tests.http.test_cancellations import CHUNKED, LARGE, POST, Seen, echo, echo_asgi, large
 from tests.pairs import close_sockets, sockets_over_tcp
 
+pytestmark = pytest.mark.usefixtures("crowd")
+
 
 @pytest.fixture(autouse=True)
 def _closed() -> Iterator[None]:

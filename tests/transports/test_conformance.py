@@ -12,6 +12,8 @@ from asyncnet.stream import Stream
 from asyncnet.transports.base import Transport
 from tests.pairs import MAKERS, Maker, close_sockets, memory_pair, one_byte_pair, over, socket_pair
 
+pytestmark = pytest.mark.usefixtures("crowd")
+
 
 @pytest.fixture(autouse=True)
 def _no_socket_stays_open() -> Iterator[None]:

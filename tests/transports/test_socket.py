@@ -16,6 +16,8 @@ from asyncnet.transports.base import Transport
 from asyncnet.transports.socket import SocketTransport, address_of, peer_address, prepare
 from tests.pairs import Maker, close_sockets, socket_pair, sockets_over_tcp, tcp_pair
 
+pytestmark = pytest.mark.usefixtures("crowd")
+
 BOTH = pytest.mark.parametrize("maker", [socket_pair, tcp_pair])
 
 

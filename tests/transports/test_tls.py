@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -27,6 +28,8 @@ from asyncnet.transports.client_hello import ClientHello
 from asyncnet.transports.memory import memory_transports
 from asyncnet.transports.socket import DescriptorTransport, SocketTransport
 from asyncnet.transports.tls import TLSTransport
+
+pytestmark = pytest.mark.usefixtures("crowd")
 
 CA = trustme.CA()
 CERTIFICATE = CA.issue_cert("localhost", "127.0.0.1")
@@ -233,6 +236,18 @@ async def cut_off(stream: Stream) -> None:
         socket.socket.shutdown(transport._socket, socket.SHUT_WR)
     else:
         await transport._stream.transport_stream._transport.send_eof()
+
+
+async def test_half_a_record_makes_nobody_spin() -> None:
+    near, far = await tls_transports()
+    await near.send_all(b"whole")
+    assert await far.receive_some() == b"whole"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(far.receive_some)
+        await trio.testing.wait_all_tasks_blocked()
+        os.write(near._descriptor, b"\x17\x03\x03\x00\x20")
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
 
 
 @CARRIERS
