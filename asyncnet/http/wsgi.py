@@ -18,7 +18,7 @@ from wsgiref.util import FileWrapper
 import trio
 
 from asyncnet.http.messages import Headers, Request, Response
-from asyncnet.http.wsgi_thread import Conversation, Input, Pieces
+from asyncnet.http.wsgi_thread import Conversation, Input, Pieces, logger
 from asyncnet.printable import printable
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 error_logger = logging.getLogger("asyncnet.http.wsgi.errors")
 """Where `wsgi.errors` goes, a record a line."""
 
+RETRY_AFTER = "10"
+"""For how many seconds a client is sent away that found no free thread."""
+
 LONGEST_LINE = 8192
 """Characters of a line of `wsgi.errors` that are kept until it ends."""
 
@@ -34,9 +37,9 @@ LONGEST_LINE = 8192
 class WSGI:
     """Serves the WSGI application `app` from worker threads.
 
-    `threads` is how many requests run in it at once; the others wait for one to end. 40 is what Trio takes for
-    threads that mostly wait, for databases and the like. The limit is this application's own, so that nothing else
-    waits for its threads, and it holds for each `trio.run` anew.
+    `threads` is how many requests run in it at once; the others wait for one to end, `max_wait` seconds at most, and
+    are then answered by 503. 40 is what Trio takes for threads that mostly wait, for databases and the like. The limit
+    is this application's own, so that nothing else waits for its threads, and it holds for each `trio.run` anew.
 
     `read_ahead` is how many bytes of a request's body are received before a thread is taken: a slow sender of less
     costs no thread. With 0, an application can answer each piece of a body before the next has been sent. A body in
@@ -55,14 +58,23 @@ class WSGI:
     """
 
     def __init__(
-        self, app: WSGIApplication, *, threads: int = 40, read_ahead: int = 64 * 1024, write_ahead: int = 64 * 1024
+        self,
+        app: WSGIApplication,
+        *,
+        threads: int = 40,
+        max_wait: float = 30.0,
+        read_ahead: int = 64 * 1024,
+        write_ahead: int = 64 * 1024,
     ) -> None:
         if threads < 1:
             raise ValueError(f"threads must be at least 1, not {threads!r}")
         if read_ahead < 0 or write_ahead < 1:
             raise ValueError("read_ahead must be at least 0 and write_ahead at least 1")
+        if not max_wait > 0:
+            raise ValueError(f"max_wait must be positive, not {max_wait!r}")
         self.app = app
         self.threads = threads
+        self.max_wait = max_wait
         self.read_ahead = read_ahead
         self.write_ahead = write_ahead
         self._limiter: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("asyncnet.http.wsgi")
@@ -84,7 +96,11 @@ class WSGI:
         try:
             limiter.acquire_on_behalf_of_nowait(conversation)
         except trio.WouldBlock:
-            await limiter.acquire_on_behalf_of(conversation)
+            with trio.move_on_after(self.max_wait) as scope:
+                await limiter.acquire_on_behalf_of(conversation)
+            if scope.cancelled_caught:
+                logger.warning("no thread was free for %g seconds: %s was refused", self.max_wait, request.target)
+                return Response.problem(503, {"retry-after": RETRY_AFTER})
         conversation.start(limiter)
         try:
             await conversation.news()

@@ -809,6 +809,26 @@ class TestLeaving:
                     nursery.start_soon(wsgi, Request("GET", "/", Headers()))
         assert most == 3
 
+    async def test_who_finds_no_thread_for_too_long_is_told_to_come_again(self) -> None:
+        running, go = threading.Event(), threading.Event()
+
+        def app(environ: Environ, start: Start) -> list[bytes]:
+            running.set()
+            go.wait(30)
+            return hello(environ, start)
+
+        wsgi = WSGI(app, threads=1, max_wait=0.01)
+        with trio.fail_after(30):
+            async with served(wsgi) as first, served(wsgi) as second:
+                await first.send(GET)
+                await wait(running)
+                status, headers, _ = await second.ask(GET)
+                assert (status, headers["retry-after"]) == (503, "10")
+                go.set()
+                assert (await first.response())[0] == 200
+                wsgi.max_wait = 30
+                assert (await second.ask(GET))[0] == 200
+
 
 class TestFiles:
     @pytest.mark.parametrize("how", ["plain", "unbuffered", "from a place on", "temporary", "with a length"])
@@ -982,7 +1002,7 @@ class TestValidator:
             assert (await client.ask(GET))[::2] == (200, b"hello")
 
 
-@pytest.mark.parametrize("options", [{"threads": 0}, {"read_ahead": -1}, {"write_ahead": 0}])
-def test_limits_that_make_no_sense_are_refused(options: dict[str, int]) -> None:
+@pytest.mark.parametrize("options", [{"threads": 0}, {"read_ahead": -1}, {"write_ahead": 0}, {"max_wait": 0}])
+def test_limits_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"must be|at least"):
         WSGI(hello, **options)
