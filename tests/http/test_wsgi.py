@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import sys
 import tempfile
 import threading
@@ -23,6 +24,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asyncnet.http import wsgi_thread
 from asyncnet.http.messages import FileBody, Headers, Request, Response
 from asyncnet.http.wsgi import WSGI, ErrorLog, make_environ
 from asyncnet.http.wsgi_thread import Input
@@ -828,6 +830,103 @@ class TestLeaving:
                 assert (await first.response())[0] == 200
                 wsgi.max_wait = 30
                 assert (await second.ask(GET))[0] == 200
+
+
+class TestSlowClients:
+    """Of all threads (there is one), when nobody has any patience."""
+
+    @pytest.fixture(autouse=True)
+    def _impatience(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(wsgi_thread, "PATIENCE", 0)
+        monkeypatch.setattr(wsgi_thread, "FAIR_RATE", math.inf)
+        monkeypatch.setattr(wsgi_thread, "LOOK", 0.001)
+
+    @asynccontextmanager
+    async def two_clients(self, app: Any, **options: Any) -> AsyncIterator[tuple[Client, Client]]:
+        wsgi = WSGI(app, threads=1, **options)
+        with trio.fail_after(30):
+            async with served(wsgi) as slow, served(wsgi) as other:
+                yield slow, other
+
+    @pytest.mark.parametrize("catches", [False, True])
+    async def test_a_slow_sender_makes_room_for_who_waits_and_gets_408(
+        self, catches: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        reading = threading.Event()
+
+        def app(environ: Environ, start: Start) -> list[bytes]:
+            if environ["REQUEST_METHOD"] == "POST":
+                reading.set()
+                try:
+                    environ["wsgi.input"].read()
+                except ConnectionAbortedError:
+                    if not catches:
+                        raise
+            return hello(environ, start)
+
+        async with self.two_clients(app, read_ahead=0) as (slow, other):
+            await slow.send(POST + b"Content-Length: 10\r\n\r\nhell")
+            await wait(reading)
+            assert (await other.ask(GET))[2] == b"hello"
+            await slow.send(b"o")
+            status, headers, _ = await slow.response()
+            assert (status, headers["connection"]) == (408, "close")
+        assert not errors_of(caplog)
+
+    async def test_a_slow_reader_makes_room_for_who_waits_and_is_broken_off(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        body = Closing([bytes(30_000)] * 1000)
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            start("200 OK", TEXT)
+            return body if environ["PATH_INFO"] == "/large" else [b"hello"]
+
+        async with self.two_clients(app) as (slow, other):
+            await slow.send(GET.replace(b"/", b"/large", 1))
+            await slow.head()
+            assert (await other.ask(GET))[2] == b"hello"
+            assert body.closed.is_set()
+            with pytest.raises(trio.BrokenResourceError):
+                await slow.rest()
+        assert not errors_of(caplog)
+
+    async def test_a_slow_sender_keeps_its_thread_while_nobody_else_wants_it(self) -> None:
+        reading = threading.Event()
+
+        def app(environ: Environ, start: Start) -> list[bytes]:
+            reading.set()
+            return echo(environ, start)
+
+        async with self.two_clients(app, read_ahead=0) as (slow, _):
+            await slow.send(POST + b"Content-Length: 5\r\n\r\nhell")
+            await wait(reading)
+            await trio.testing.wait_all_tasks_blocked(0.02)
+            await slow.send(b"o")
+            assert (await slow.response())[2] == b"hello"
+
+    async def test_a_sender_that_is_fast_enough_keeps_its_thread_though_others_wait(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(wsgi_thread, "FAIR_RATE", 0.1)
+        reading = threading.Event()
+
+        def app(environ: Environ, start: Start) -> list[bytes]:
+            if environ["REQUEST_METHOD"] == "GET":
+                return hello(environ, start)
+            first = environ["wsgi.input"].read(4)
+            reading.set()
+            start("200 OK", TEXT)
+            return [first + environ["wsgi.input"].read()]
+
+        async with self.two_clients(app, read_ahead=0) as (slow, other):
+            await slow.send(POST + b"Content-Length: 5\r\n\r\nhell")
+            await wait(reading)
+            await other.send(GET)
+            await trio.testing.wait_all_tasks_blocked(0.02)
+            await slow.send(b"o")
+            assert (await slow.response())[2] == b"hello"
+            assert (await other.response())[2] == b"hello"
 
 
 class TestFiles:
