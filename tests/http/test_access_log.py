@@ -68,6 +68,20 @@ async def test_each_request_has_its_line_and_so_has_what_was_refused(autojump_cl
     assert '"-" 400 ' in line
 
 
+async def test_an_error_answer_is_logged_with_its_size_and_the_time_it_took(autojump_clock: Clock) -> None:
+    async def fails(request: Request) -> Response:
+        await trio.sleep(2)
+        raise ValueError
+
+    for method, size in ((b"GET", len("500 Internal Server Error\n")), (b"HEAD", 0)):
+        (line,) = await logged(GET.replace(b"GET", method), LogFormat.JSON, app=fails)
+        record = json.loads(line)
+        assert (record["status"], record["bytes"], record["seconds"]) == (500, size, 2)
+    (line,) = await logged(b"GET / HTTP/1.1\nHost: a\n\n", LogFormat.JSON)
+    record = json.loads(line)
+    assert (record["status"], record["bytes"], record["seconds"]) == (400, len("400 Bad Request\n"), 0)
+
+
 async def test_a_client_forges_no_line(autojump_clock: Clock) -> None:
     head = b'GET /"\\ HTTP/1.1\r\nHost: a\r\nUser-Agent: "\\\xff\xc2\x9b\t\r\n\r\n'
     (line,) = await logged(head.replace(b'/"', b"/?'"))
