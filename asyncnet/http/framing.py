@@ -19,6 +19,7 @@ from http import HTTPStatus
 from typing import TypeAlias
 
 from asyncnet.errors import LocalProtocolError
+from asyncnet.http.wire import is_forbidden_trailer
 
 Fields: TypeAlias = Iterable[tuple[bytes, bytes]]
 
@@ -61,6 +62,15 @@ _WITHOUT_CONTENT = frozenset({204, 304})  # RFC 9110 sections 15.3.5 and 15.4.5
 def field_lines(fields: Fields) -> bytes:
     """Header or trailer lines. Raises LocalProtocolError for a name that is no token and for control characters."""
     return _checked([name.lower() + _BETWEEN + value + b"\r\n" for name, value in fields])
+
+
+def _trailer_lines(fields: Fields) -> bytes:
+    """Trailer lines. Raises LocalProtocolError also for a field that means nothing behind a body, or harm."""
+    fields = list(fields)
+    bad = next((name for name, _ in fields if is_forbidden_trailer(name + b":")), None)
+    if bad is not None:
+        raise LocalProtocolError(f"a field that is forbidden in trailers: {bad!r} (RFC 9110 section 6.5.1)")
+    return field_lines(fields)
 
 
 def _checked(lines: list[bytes]) -> bytes:
@@ -236,13 +246,14 @@ class ResponseFraming:
     def frame_last(self, data: bytes = b"", trailers: Fields = ()) -> bytes:
         """The last piece of the body and what ends the response.
 
-        `trailers` are dropped unless it goes in chunks (RFC 9112 section 7.1.2). If this raises, it has not happened.
+        `trailers` are dropped unless it goes in chunks (RFC 9112 section 7.1.2). Whether the client wants any (`TE:
+        trailers`) is the application's to ask: those that may be lost may be sent. If this raises, it has not happened.
         """
         if self._left and len(data) < self._left:
             raise LocalProtocolError(f"{self._left - len(data)} bytes fewer than the Content-Length promised")
         ending = b""
         if self._chunked:
-            ending = b"0\r\n" + field_lines(trailers) + b"\r\n" if trailers else _LAST_CHUNK
+            ending = b"0\r\n" + _trailer_lines(trailers) + b"\r\n" if trailers else _LAST_CHUNK
         piece = self.frame_data(data)
         self.ended = True
         return piece + ending if ending else piece

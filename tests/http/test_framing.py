@@ -167,6 +167,18 @@ class TestBodies:
         with pytest.raises(LocalProtocolError):
             made.frame_last(b"", [(b"x", b"a\r\n\r\nHTTP/1.1 200 OK")])
 
+    @pytest.mark.parametrize(
+        "name",
+        [b"Content-Length", b"transfer-encoding", b"HOST", b"Connection", b"Set-Cookie", b"trailer", b"If-Match"],
+    )
+    def test_fields_that_have_no_place_in_trailers_are_refused(self, name: bytes) -> None:
+        made = framing()
+        made.frame_head(200, (), DATE)
+        with pytest.raises(LocalProtocolError, match="forbidden in trailers"):
+            made.frame_last(b"x", [(b"x-a", b"1"), (name, b"5")])
+        assert not made.ended
+        assert made.frame_last(b"", [(b"X-Content-Length", b"5")]) == b"0\r\nx-content-length: 5\r\n\r\n"
+
     def test_an_end_that_was_refused_has_not_happened(self) -> None:
         """An application that goes on after the exception must not leave the client with half a message."""
         made = framing()
