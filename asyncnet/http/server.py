@@ -37,7 +37,7 @@ from asyncnet.http.engine import Engine, default_engine
 from asyncnet.http.exchange import Exchange, RequestBody
 from asyncnet.http.framing import reason
 from asyncnet.http.limits import HTTPLimits, HTTPTimeouts
-from asyncnet.http.wire import Head, HeadReader, RequestError, body_decoder, ordinary_head
+from asyncnet.http.wire import CRLF, Head, HeadReader, RequestError, body_decoder, ordinary_head
 from asyncnet.stream import Stream
 
 if TYPE_CHECKING:
@@ -217,8 +217,10 @@ class HTTPConnection:
                 await stream.flush()
                 data = stream.take(min(stream.buffered, HEAD_PIECE))
             else:
+                data = b""
+            if not data or data == CRLF:
                 stream.deadline = now() + wait
-                data = await self._wait_for_request()
+                data = await self._wait_for_request(data)
                 if not data:
                     return False
             self.is_last = not left
@@ -239,14 +241,21 @@ class HTTPConnection:
             wait = handler.timeouts.keep_alive
         return True
 
-    async def _wait_for_request(self) -> bytes:
-        """The first bytes of a request; none if the peer, the time or a drain has ended the connection."""
+    async def _wait_for_request(self, data: bytes) -> bytes:
+        """The first bytes of a request; none if the peer, the time or a drain has ended the connection.
+
+        `data` is nothing, or a line end, which begins no request: old clients send one behind a body.
+        """
         try:
             with idle():
-                return await self.stream.receive_some()
+                while data in (b"", CRLF):
+                    more = await self.stream.receive_some()
+                    if not more:
+                        return b""
+                    data += more
         except ReceiveTimeout:
-            pass
-        return b""
+            return b""
+        return data
 
     async def _collect_head(self, data: bytes) -> Head:
         """The slow way: a head in pieces, an odd one, or one that is to be refused."""
