@@ -124,14 +124,12 @@ class WSGI:
             return b"", True
         if not self.read_ahead or ("expect" in headers and int(headers.get("content-length", "0")) > self.read_ahead):
             return b"", False
-        pieces: list[bytes] = []
-        total = 0
+        data = bytearray()  # no list of pieces, which of two bytes each would hold thirty times as much
         async for piece in body:
-            pieces.append(piece)
-            total += len(piece)
-            if total >= self.read_ahead:
-                return b"".join(pieces), False
-        return b"".join(pieces), True
+            data += piece
+            if len(data) >= self.read_ahead:
+                return bytes(data), False
+        return bytes(data), True
 
 
 class _Places:

@@ -11,6 +11,7 @@ import math
 import sys
 import tempfile
 import threading
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -304,6 +305,21 @@ class TestInput:
             assert not called.is_set()
             await client.send(b"o")
             assert (await client.response())[2] == b"hello"
+
+    async def test_tiny_pieces_cost_no_more_memory_than_what_is_read_ahead(self) -> None:
+        async def pieces() -> AsyncIterator[bytes]:
+            for number in range(30_000):
+                yield number.to_bytes(2, "big")
+
+        request = Request("POST", "/", Headers({"content-length": "60000"}), body=pieces())
+        tracemalloc.start()
+        try:
+            response = await WSGI(echo)(request)
+            assert isinstance(response.body, bytes)
+            assert len(response.body) == 60_000
+            assert tracemalloc.get_traced_memory()[1] < 500_000
+        finally:
+            tracemalloc.stop()
 
     async def test_continue_is_said_when_the_application_reads(self) -> None:
         def app(environ: Environ, start: Start) -> list[bytes]:
