@@ -6,6 +6,7 @@ import gc
 import io
 import os
 import sys
+import tracemalloc
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -142,6 +143,16 @@ class TestURLEncoded:
         assert await refused(b"a" * 31, fields_size=10)
         assert await refused(b"a=1234567", total=8)
         assert await status_of(request_of(URLENCODED, b"", **{"content-length": "9"}), total=8) == 413
+
+    @pytest.mark.parametrize("form", ["a={}", "{}=a", "{}"])
+    async def test_a_field_that_is_too_long_however_it_is_encoded_is_not_decoded(self, form: str) -> None:
+        data = form.format("%41" * 900_000).encode()
+        tracemalloc.start()
+        try:
+            assert await status_of(request_of(URLENCODED, data)) == 413
+            assert tracemalloc.get_traced_memory()[1] < 10 * len(data)
+        finally:
+            tracemalloc.stop()
 
     @settings(deadline=None)
     @given(st.lists(st.tuples(st.text(max_size=9), st.text(max_size=9))))
