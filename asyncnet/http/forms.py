@@ -388,6 +388,8 @@ def _save(file: BinaryIO, path: str) -> None:
         with open(partial, "xb") as copy:
             file.seek(0)
             shutil.copyfileobj(file, copy, DISK_PIECE)
+            copy.flush()
+            os.fsync(copy.fileno())  # else the name may outlive a power failure, and what is in the file may not
         os.link(partial, path)  # unlike a rename, it replaces nothing
     finally:
         try:

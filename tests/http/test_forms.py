@@ -217,6 +217,24 @@ class TestMultipart:
         assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "saved"]
         assert (tmp_path / "saved").read_bytes() == (tmp_path / "again").read_bytes() == content
 
+    async def test_a_saved_file_is_whole_on_disk_before_it_has_its_name(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        synced: list[tuple[int, int]] = []
+        sync = os.fsync
+
+        def fsync(descriptor: int) -> None:
+            sync(descriptor)
+            status = os.fstat(descriptor)
+            synced.append((status.st_size, status.st_nlink))
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        async with multipart(file("f", "x", bytes(100_000))) as form:
+            upload = form.file("f")
+            assert upload is not None
+            await upload.save(tmp_path / "saved")
+        assert synced == [(100_000, 1)]  # under its first name alone
+
     async def test_a_large_file_is_not_held_in_memory(self) -> None:
         total, piece = 20_000_000, bytes(50_000)
         held = 0
