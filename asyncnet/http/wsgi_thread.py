@@ -24,8 +24,8 @@ response is given to the server, and with it the thread. So the thread comes str
   iteration ends; `close()` is called in any case. Until all of that is done, the thread keeps its token of the limiter,
   so that threads nobody waits for cannot pile up.
 - *A response that is whole early*: all bytes of its Content-Length are there, or it is one without content (HEAD, 204,
-  304). The task goes on with the connection, and the thread with what is left of the application. What fails there can
-  only be logged.
+  205, 304). The task goes on with the connection, and the thread with what is left of the application. What fails
+  there can only be logged.
 - *A response that the server drops unsent* (middleware answers in its place) leaves by `aclose`, or when it is
   collected: no thread waits for a task that will never come.
 
@@ -123,7 +123,7 @@ class ResponseHead:
         if len(lengths) > 1 or (lengths and _is_length(lengths[0]) is None):
             raise LocalProtocolError(f"not a Content-Length: {lengths}")
         self.length = int(lengths[0]) if lengths else None
-        self.has_content = self.status not in (204, 304)
+        self.has_content = self.status not in (204, 205, 304)
         if self.status == 204:
             del self.headers["content-length"]  # RFC 9110 section 8.6
 

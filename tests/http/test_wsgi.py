@@ -201,6 +201,16 @@ class TestResponses:
                 assert "content-length" not in headers
             await wait(body.closed)
 
+    async def test_reset_content_has_none_whatever_the_application_gives(self) -> None:
+        def app(environ: Environ, start: Start) -> Iterator[bytes]:
+            start("205 Reset Content", [("Content-Length", "5")])
+            yield b"hello"
+
+        async with serving(app) as client:
+            for _ in range(2):
+                status, headers, body = await client.ask(GET)
+                assert (status, headers["content-length"], body) == (205, "0", b"")
+
     async def test_cookies_stay_apart(self) -> None:
         def app(environ: Environ, start: Start) -> list[bytes]:
             start("200 OK", [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")])
