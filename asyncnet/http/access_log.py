@@ -45,13 +45,13 @@ class AccessLog:
 def _combined(answered: Answered) -> str:
     exchange = answered.exchange
     moment = time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime())
-    user = _escape((exchange.user if exchange is not None else None) or "-").replace(" ", "\\x20")  # one column
+    user = (exchange.user if exchange is not None else None) or "-"
     line, referer, agent = "-", "-", "-"
     if exchange is not None:
         line = f"{exchange.method} {exchange.target.decode('ascii')} HTTP/{exchange.http_version}"
         referer, agent = _field(exchange, b"referer"), _field(exchange, b"user-agent")
     return (
-        f"{answered.peer_host} - {user} [{moment}] "
+        f"{_column(answered.peer_host)} - {_column(user)} [{moment}] "
         f'"{_escape(line)}" {answered.status} {answered.body_bytes} "{_escape(referer)}" "{_escape(agent)}"'
     )
 
@@ -80,6 +80,11 @@ def _json(answered: Answered) -> str:
 
 def _field(exchange: Exchange, name: bytes) -> str:
     return next((value.decode("latin-1") for field, value in exchange.headers if field == name), "-")
+
+
+def _column(text: str) -> str:
+    """Outside of quotes a blank would begin the next column; the name of a Unix peer has some."""
+    return _escape(text).replace(" ", "\\x20")
 
 
 def _escape(text: str) -> str:

@@ -56,6 +56,8 @@ class Exchange(ResponseFraming):
     """The protocol that the client offers to change to, in small letters: "websocket" (RFC 9110 section 7.8)."""
     mounted_at = b""
     """What has been taken off the front of the path, percent-encoded as sent."""
+    began: float | None = None
+    """When the application was called, where somebody logs how long it took."""
     failure: Exception | None = None
     """Why the connection is of no use any more: it matters more than what the application made of it."""
     _head = b""  # the response's head, until it leaves with what comes behind it

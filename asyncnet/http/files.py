@@ -51,6 +51,10 @@ REVALIDATE = "no-cache"
 IMMUTABLE = "public, max-age=31536000, immutable"
 """Cache-Control of what never changes under its name, as names with a hash of the content (RFC 8246)."""
 
+LISTERS = 2
+"""Threads that answer for folders at once. A listing of thousands of names keeps the processor for a tenth of a second
+or more: more of them would make files wait for a thread, and all connections for the interpreter."""
+
 WELL_KNOWN = ".well-known"
 """The one name with a dot that is meant for everybody (RFC 8615), at the top of the root."""
 
@@ -92,6 +96,7 @@ class Files:
         self._listing = listing
         self._codings = _checked_codings(precompressed)
         self._cache_rules, self._cache_control = _checked_cache(cache)
+        self._listers = trio.CapacityLimiter(LISTERS)
         mediatypes.load()
 
     async def __call__(self, request: Request) -> Response:
@@ -100,7 +105,8 @@ class Files:
         try:
             response = self._answer(request, wait=False)
         except BlockingIOError:
-            return await trio.to_thread.run_sync(self._answer_waiting, request)
+            limiter = self._listers if request.raw_path.endswith("/") else None
+            return await trio.to_thread.run_sync(self._answer_waiting, request, limiter=limiter)
         body = _small_content(request, response)
         if body is None:
             return response

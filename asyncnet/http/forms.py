@@ -251,6 +251,8 @@ def parse_urlencoded(data: bytes, limits: FormLimits = _LIMITS) -> Iterator[tupl
         if not field:
             continue
         raw_name, _, raw_value = field.replace(b"+", b" ").partition(b"=")
+        # What is too long however it is encoded is not decoded: that takes a hundred times its size for a while.
+        _check_field(len(raw_name) // 3, len(raw_value) // 3, total, limits)
         name, value = unquote_to_bytes(raw_name), unquote_to_bytes(raw_value)
         total += len(name) + len(value)
         _check_field(len(name), len(value), total, limits)
@@ -386,6 +388,8 @@ def _save(file: BinaryIO, path: str) -> None:
         with open(partial, "xb") as copy:
             file.seek(0)
             shutil.copyfileobj(file, copy, DISK_PIECE)
+            copy.flush()
+            os.fsync(copy.fileno())  # else the name may outlive a power failure, and what is in the file may not
         os.link(partial, path)  # unlike a rename, it replaces nothing
     finally:
         try:

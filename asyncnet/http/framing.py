@@ -5,7 +5,7 @@ Every server engine shares it: parsers differ in what they let through, and what
 - A response has a length, or goes out in chunks, or (HTTP/1.0) ends with the connection; which of these is decided here
   and not by the application, whose Transfer-Encoding is dropped (RFC 9112 section 6).
 - With a length, exactly so many bytes leave. Fewer or more raise, and the connection cannot go on.
-- Answers to HEAD, 204 and 304 have no body, whatever is given (RFC 9110 section 6.4.1).
+- Answers to HEAD, 204, 205 and 304 have no body, whatever is given (RFC 9110 section 6.4.1).
 - No field may split the message: a head has as many lines as it has fields.
 
 Pure; `http.exchange` drives it.
@@ -19,6 +19,7 @@ from http import HTTPStatus
 from typing import TypeAlias
 
 from asyncnet.errors import LocalProtocolError
+from asyncnet.http.wire import is_forbidden_trailer
 
 Fields: TypeAlias = Iterable[tuple[bytes, bytes]]
 
@@ -55,12 +56,21 @@ def status_line(status: int) -> bytes:
 
 _STATUS_LINES: dict[int, bytes] = {}
 _STATUS_LINES.update({int(status): status_line(status) for status in HTTPStatus})
-_WITHOUT_CONTENT = frozenset({204, 304})  # RFC 9110 sections 15.3.5 and 15.4.5
+_WITHOUT_CONTENT = frozenset({204, 205, 304})  # RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5
 
 
 def field_lines(fields: Fields) -> bytes:
     """Header or trailer lines. Raises LocalProtocolError for a name that is no token and for control characters."""
     return _checked([name.lower() + _BETWEEN + value + b"\r\n" for name, value in fields])
+
+
+def _trailer_lines(fields: Fields) -> bytes:
+    """Trailer lines. Raises LocalProtocolError also for a field that means nothing behind a body, or harm."""
+    fields = list(fields)
+    bad = next((name for name, _ in fields if is_forbidden_trailer(name + b":")), None)
+    if bad is not None:
+        raise LocalProtocolError(f"a field that is forbidden in trailers: {bad!r} (RFC 9110 section 6.5.1)")
+    return field_lines(fields)
 
 
 def _checked(lines: list[bytes]) -> bytes:
@@ -116,10 +126,12 @@ class ResponseFraming:
         lines = [name + _BETWEEN + value + b"\r\n" for name, value in fields]
         block = b"".join(lines)
         ordinary = _are_ordinary_fields(block)
-        if ordinary is None or block.count(b"\n") != len(lines) or status == 204:
+        if ordinary is None or block.count(b"\n") != len(lines) or status in (204, 205):
             block, declared, dated = self._read_fields(fields)
             date = b"" if dated else date
-            if declared is not None and status != 204:  # RFC 9110 section 8.6
+            if status == 205:  # unlike the others, it is framed as if it had content (RFC 9112 section 6.3)
+                block += b"content-length: 0\r\n"
+            elif declared is not None and status != 204:  # RFC 9110 section 8.6
                 block += b"content-length: %d\r\n" % declared
         else:
             block = block.replace(_BETWEEN, b": ")
@@ -236,13 +248,14 @@ class ResponseFraming:
     def frame_last(self, data: bytes = b"", trailers: Fields = ()) -> bytes:
         """The last piece of the body and what ends the response.
 
-        `trailers` are dropped unless it goes in chunks (RFC 9112 section 7.1.2). If this raises, it has not happened.
+        `trailers` are dropped unless it goes in chunks (RFC 9112 section 7.1.2). Whether the client wants any (`TE:
+        trailers`) is the application's to ask: those that may be lost may be sent. If this raises, it has not happened.
         """
         if self._left and len(data) < self._left:
             raise LocalProtocolError(f"{self._left - len(data)} bytes fewer than the Content-Length promised")
         ending = b""
         if self._chunked:
-            ending = b"0\r\n" + field_lines(trailers) + b"\r\n" if trailers else _LAST_CHUNK
+            ending = b"0\r\n" + _trailer_lines(trailers) + b"\r\n" if trailers else _LAST_CHUNK
         piece = self.frame_data(data)
         self.ended = True
         return piece + ending if ending else piece

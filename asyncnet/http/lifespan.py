@@ -2,7 +2,8 @@
 
 The application's side runs in a task of its own, in a nursery that is open from `start` to `stop`; both are called by
 the task that runs the service. An application that raises before it has started has no lifespan, unless it must have
-one. One that fails later is logged, and the service goes on: it said that it had started.
+one: the specification has the service go on. Whoever raises at the scope knows no lifespans, which is told; whoever has
+received `lifespan.startup` knows them, and its start has failed, which is logged as an error, as is what fails later.
 
 What could go wrong, and why it does not: an application that never says that it has stopped, or that goes on after it
 has said so, is cancelled after a while; and whatever ends `start` or `stop`, the nursery is left.
@@ -44,6 +45,8 @@ class Lifespan:
         self._state: dict[str, Any] = {}
         self._to_app, self._from_server = trio.open_memory_channel[Message](2)
         self._started, self._stopped = trio.Event(), trio.Event()
+        self._is_known = False
+        """Whether the application has asked what there is to do, and so knows what a lifespan is."""
         self._is_over = False
         self._problem = ""
         self._nursery: AbstractAsyncContextManager[trio.Nursery] = trio.open_nursery()
@@ -92,7 +95,7 @@ class Lifespan:
             "state": self._state,
         }
         try:
-            await self._app(scope, self._from_server.receive, self._send)
+            await self._app(scope, self._receive, self._send)
             if self._required and not self._started.is_set():
                 self._problem = "it returned before it had started"
         except Exception as error:
@@ -100,14 +103,22 @@ class Lifespan:
                 logger.debug("the application did not start", exc_info=error)  # it has told why
             elif self._started.is_set():
                 logger.error("the application's lifespan failed", exc_info=error)
-            elif self._required:
-                self._problem = repr(error)
             else:
-                logger.debug("the application has no lifespan: %r", error)
+                if self._is_known:
+                    logger.error("the application failed while it started", exc_info=error)
+                if self._required:
+                    self._problem = repr(error)
+                elif not self._is_known:
+                    logger.info("the application has no lifespan: %r", error)
         finally:
             self._is_over = True
             self._started.set()
             self._stopped.set()
+
+    async def _receive(self) -> Message:
+        message = await self._from_server.receive()
+        self._is_known = True
+        return message
 
     async def _send(self, message: Message) -> None:
         match message["type"]:

@@ -223,14 +223,12 @@ class Request:
 
         Raises `RequestError` for more, which the server answers by 413 if the application lets it pass.
         """
-        pieces: list[bytes] = []
-        total = 0
+        data = bytearray()  # no list of pieces, which of two bytes each would hold thirty times as much
         async for piece in self.body:
-            total += len(piece)
-            if total > limit:
+            if len(data) + len(piece) > limit:
                 raise RequestError(413, f"a body of more than {limit} bytes")
-            pieces.append(piece)
-        return b"".join(pieces)
+            data += piece
+        return bytes(data)
 
     @property
     def user(self) -> str | None:

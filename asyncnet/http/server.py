@@ -37,7 +37,7 @@ from asyncnet.http.engine import Engine, default_engine
 from asyncnet.http.exchange import Exchange, RequestBody
 from asyncnet.http.framing import reason
 from asyncnet.http.limits import HTTPLimits, HTTPTimeouts
-from asyncnet.http.wire import Head, HeadReader, RequestError, body_decoder, ordinary_head
+from asyncnet.http.wire import CRLF, Head, HeadReader, RequestError, body_decoder, ordinary_head
 from asyncnet.stream import Stream
 
 if TYPE_CHECKING:
@@ -194,8 +194,9 @@ class HTTPConnection:
             refused = self._exchange
             if refused is None or not refused.has_left:
                 is_head = refused is not None and refused.method == "HEAD"
-                stream.write(_error_answer(error.status, self.handler.date_line(), with_body=not is_head))
-                self._log(refused, error.status)
+                answer = _error_answer(error.status, self.handler.date_line(), with_body=not is_head)
+                stream.write(answer)
+                self._log(refused, error.status, len(answer.partition(b"\r\n\r\n")[2]))
         except _Broken:
             pass  # what is not whole has been reset; what is whole must still arrive
         if stream.is_closed:
@@ -216,8 +217,10 @@ class HTTPConnection:
                 await stream.flush()
                 data = stream.take(min(stream.buffered, HEAD_PIECE))
             else:
+                data = b""
+            if not data or data == CRLF:
                 stream.deadline = now() + wait
-                data = await self._wait_for_request()
+                data = await self._wait_for_request(data)
                 if not data:
                     return False
             self.is_last = not left
@@ -238,14 +241,21 @@ class HTTPConnection:
             wait = handler.timeouts.keep_alive
         return True
 
-    async def _wait_for_request(self) -> bytes:
-        """The first bytes of a request; none if the peer, the time or a drain has ended the connection."""
+    async def _wait_for_request(self, data: bytes) -> bytes:
+        """The first bytes of a request; none if the peer, the time or a drain has ended the connection.
+
+        `data` is nothing, or a line end, which begins no request: old clients send one behind a body.
+        """
         try:
             with idle():
-                return await self.stream.receive_some()
+                while data in (b"", CRLF):
+                    more = await self.stream.receive_some()
+                    if not more:
+                        return b""
+                    data += more
         except ReceiveTimeout:
-            pass
-        return b""
+            return b""
+        return data
 
     async def _collect_head(self, data: bytes) -> Head:
         """The slow way: a head in pieces, an odd one, or one that is to be refused."""
@@ -295,7 +305,8 @@ class HTTPConnection:
     async def _answer(self, exchange: Exchange) -> bool:
         """Answer one request. Whether the connection goes on."""
         handler = self.handler
-        began = 0.0 if handler.access_log is None else trio.current_time()
+        if handler.access_log is not None:
+            exchange.began = trio.current_time()
         done = False
         try:
             if exchange.raw_path == b"*" or exchange.method == "CONNECT":
@@ -315,7 +326,7 @@ class HTTPConnection:
             if not done:
                 await self._break_off(exchange)
             if handler.access_log is not None and exchange.has_left:
-                self._log(exchange, exchange.status, began)
+                self._log(exchange, exchange.status, exchange.body_bytes)
         if not exchange.keeps_alive:
             return False
         return exchange.body is None or await exchange.body.discard()
@@ -346,12 +357,12 @@ class HTTPConnection:
         )
         return _Broken() if exchange.has_left else RequestError(500, "the application failed")
 
-    def _log(self, exchange: Exchange | None, status: int, began: float | None = None) -> None:
+    def _log(self, exchange: Exchange | None, status: int, sent: int) -> None:
         access_log = self.handler.access_log
         if access_log is not None:
-            seconds = 0.0 if began is None else trio.current_time() - began
-            sent = 0 if exchange is None or began is None else exchange.body_bytes
-            access_log(Answered(exchange, self.stream.peer.host or str(self.stream.peer), status, sent, seconds))
+            now = trio.current_time()
+            began = now if exchange is None or exchange.began is None else exchange.began
+            access_log(Answered(exchange, self.stream.peer.host or str(self.stream.peer), status, sent, now - began))
 
 
 def _unfinished(exchange: Exchange) -> Exception:

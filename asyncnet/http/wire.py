@@ -308,7 +308,7 @@ _is_chunk_line = re.compile(
 ).fullmatch
 _match_plain_size = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n").match
 # RFC 9110 section 6.5.1: framing, routing, modifiers, authentication and content format have no place behind a body.
-_is_forbidden_trailer = re.compile(
+is_forbidden_trailer = re.compile(
     rb"(?i:transfer-encoding|content-(?:length|encoding|type|range|language|location)|host|trailer|te|connection|"
     rb"keep-alive|upgrade|expect|max-forwards|cache-control|pragma|range|if-[a-z-]+|authorization|"
     rb"proxy-[a-z-]+|www-authenticate|cookie|set-cookie|age|date|expires|location|retry-after|vary|warning):"
@@ -426,7 +426,7 @@ class ChunkedDecoder:
                 raise RequestError(431, f"more than {self._limits.fields} trailer lines")
             if _is_field(line) is None:
                 _refuse_field(line)
-            if _is_forbidden_trailer(line) is not None:
+            if is_forbidden_trailer(line) is not None:
                 raise RequestError(400, "a field that is forbidden in trailers")
             name, _, value = line.partition(b":")
             self.trailers.append((name.lower(), value.strip(b" \t\r\n")))

@@ -18,7 +18,7 @@ from wsgiref.util import FileWrapper
 import trio
 
 from asyncnet.http.messages import Headers, Request, Response
-from asyncnet.http.wsgi_thread import Conversation, Input, Pieces
+from asyncnet.http.wsgi_thread import Conversation, Input, Pieces, logger
 from asyncnet.printable import printable
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 error_logger = logging.getLogger("asyncnet.http.wsgi.errors")
 """Where `wsgi.errors` goes, a record a line."""
 
+RETRY_AFTER = "10"
+"""For how many seconds a client is sent away that found no free thread."""
+
 LONGEST_LINE = 8192
 """Characters of a line of `wsgi.errors` that are kept until it ends."""
 
@@ -34,9 +37,12 @@ LONGEST_LINE = 8192
 class WSGI:
     """Serves the WSGI application `app` from worker threads.
 
-    `threads` is how many requests run in it at once; the others wait for one to end. 40 is what Trio takes for
-    threads that mostly wait, for databases and the like. The limit is this application's own, so that nothing else
-    waits for its threads, and it holds for each `trio.run` anew.
+    `threads` is how many requests run in it at once; the others wait for one to end, `max_wait` seconds at most, and
+    are then answered by 503. 40 is what Trio takes for threads that mostly wait, for databases and the like. The limit
+    is this application's own, so that nothing else waits for its threads, and it holds for each `trio.run` anew.
+
+    While others wait, a client keeps a thread waiting for 10 seconds in all, or longer if it is as fast as 16 KiB a
+    second; a slower one is cut off, by 408 if its response has not begun.
 
     `read_ahead` is how many bytes of a request's body are received before a thread is taken: a slow sender of less
     costs no thread. With 0, an application can answer each piece of a body before the next has been sent. A body in
@@ -55,24 +61,36 @@ class WSGI:
     """
 
     def __init__(
-        self, app: WSGIApplication, *, threads: int = 40, read_ahead: int = 64 * 1024, write_ahead: int = 64 * 1024
+        self,
+        app: WSGIApplication,
+        *,
+        threads: int = 40,
+        max_wait: float = 30.0,
+        read_ahead: int = 64 * 1024,
+        write_ahead: int = 64 * 1024,
     ) -> None:
         if threads < 1:
             raise ValueError(f"threads must be at least 1, not {threads!r}")
         if read_ahead < 0 or write_ahead < 1:
             raise ValueError("read_ahead must be at least 0 and write_ahead at least 1")
+        if not max_wait > 0:
+            raise ValueError(f"max_wait must be positive, not {max_wait!r}")
         self.app = app
         self.threads = threads
+        self.max_wait = max_wait
         self.read_ahead = read_ahead
         self.write_ahead = write_ahead
-        self._limiter: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("asyncnet.http.wsgi")
+        self._places: trio.lowlevel.RunVar[_Places] = trio.lowlevel.RunVar("asyncnet.http.wsgi")
 
     async def __call__(self, request: Request) -> Response:
         """Answer one request. What the application raises before its response has begun, is raised."""
         body = aiter(request.body)
         ahead, is_whole = await self._read_ahead(request, body)
         environ = make_environ(request)
-        conversation = Conversation(self.app, environ, body, ahead=self.write_ahead)
+        places = self._places_of_this_run()
+        conversation = Conversation(
+            self.app, environ, body, ahead=self.write_ahead, is_wanted=lambda: places.waiting > 0
+        )
         if not is_whole:
             environ["wsgi.input"] = io.BufferedReader(Input(ahead, conversation.receive))
         else:
@@ -80,12 +98,10 @@ class WSGI:
             if environ.pop("HTTP_TRANSFER_ENCODING", None):
                 # RFC 9112 section 7.1.3
                 environ["CONTENT_LENGTH"] = str(len(ahead))
-        limiter = self._limiter_of_this_run()
-        try:
-            limiter.acquire_on_behalf_of_nowait(conversation)
-        except trio.WouldBlock:
-            await limiter.acquire_on_behalf_of(conversation)
-        conversation.start(limiter)
+        if not await places.take(conversation, self.max_wait):
+            logger.warning("no thread was free for %g seconds: %s was refused", self.max_wait, request.target)
+            return Response.problem(503, {"retry-after": RETRY_AFTER})
+        conversation.start(places.limiter)
         try:
             await conversation.news()
         except BaseException:
@@ -93,13 +109,13 @@ class WSGI:
             raise
         return _response(request, conversation)
 
-    def _limiter_of_this_run(self) -> trio.CapacityLimiter:
+    def _places_of_this_run(self) -> _Places:
         try:
-            return self._limiter.get()
+            return self._places.get()
         except LookupError:
-            limiter = trio.CapacityLimiter(self.threads)
-            self._limiter.set(limiter)
-            return limiter
+            places = _Places(self.threads)
+            self._places.set(places)
+            return places
 
     async def _read_ahead(self, request: Request, body: AsyncIterator[bytes]) -> tuple[bytes, bool]:
         """The front of the body, and whether it is all of it."""
@@ -108,14 +124,37 @@ class WSGI:
             return b"", True
         if not self.read_ahead or ("expect" in headers and int(headers.get("content-length", "0")) > self.read_ahead):
             return b"", False
-        pieces: list[bytes] = []
-        total = 0
+        data = bytearray()  # no list of pieces, which of two bytes each would hold thirty times as much
         async for piece in body:
-            pieces.append(piece)
-            total += len(piece)
-            if total >= self.read_ahead:
-                return b"".join(pieces), False
-        return b"".join(pieces), True
+            data += piece
+            if len(data) >= self.read_ahead:
+                return bytes(data), False
+        return bytes(data), True
+
+
+class _Places:
+    """The threads that an application may have in one `trio.run`."""
+
+    def __init__(self, threads: int) -> None:
+        self.limiter = trio.CapacityLimiter(threads)
+        self.waiting = 0
+        """How many requests wait for a thread."""
+
+    async def take(self, conversation: Conversation, max_wait: float) -> bool:
+        """Wait for a free thread. False if there was none for so many seconds."""
+        try:
+            self.limiter.acquire_on_behalf_of_nowait(conversation)
+        except trio.WouldBlock:
+            pass
+        else:
+            return True
+        self.waiting += 1
+        try:
+            with trio.move_on_after(max_wait) as scope:
+                await self.limiter.acquire_on_behalf_of(conversation)
+        finally:
+            self.waiting -= 1
+        return not scope.cancelled_caught
 
 
 class _Nothing:
@@ -131,7 +170,7 @@ class _Nothing:
 def _response(request: Request, conversation: Conversation) -> Response:
     """What the application has given, or will go on to give."""
     head = conversation.head
-    if head is None:
+    if head is None or conversation.failure is not None:
         raise conversation.reason()
     if not conversation.whole:
         return Response(head.status, head.headers, Pieces(conversation))

@@ -16,13 +16,16 @@ response is given to the server, and with it the thread. So the thread comes str
   response costs one way there and one way back.
 - *A slow reader.* Of a response, as much as `ahead` may wait to be sent; then the thread waits. What fits does not
   keep the thread: it has left, with `close()` called, before a slow peer has read anything.
+- *Slow clients that hold all threads.* Nobody else may want one: then a thread waits for its client as long as the
+  server does. But while requests wait for a thread, one whose client has kept it waiting for more than `PATIENCE`, and
+  whose client is slower than `FAIR_RATE` on the whole, is taken away from it.
 - *A peer or a task that goes away* (`leave`). A thread cannot be stopped, so the task does not wait for it. The
   thread is told at its next read, write or piece: `RequestOver` is raised from the first two, after the third the
   iteration ends; `close()` is called in any case. Until all of that is done, the thread keeps its token of the limiter,
   so that threads nobody waits for cannot pile up.
 - *A response that is whole early*: all bytes of its Content-Length are there, or it is one without content (HEAD, 204,
-  304). The task goes on with the connection, and the thread with what is left of the application. What fails there can
-  only be logged.
+  205, 304). The task goes on with the connection, and the thread with what is left of the application. What fails
+  there can only be logged.
 - *A response that the server drops unsent* (middleware answers in its place) leaves by `aclose`, or when it is
   collected: no thread waits for a task that will never come.
 
@@ -39,6 +42,7 @@ import os
 import re
 import stat
 import threading
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
@@ -73,6 +77,15 @@ HOP_BY_HOP = frozenset(
         "upgrade",
     }
 )
+PATIENCE = 10.0
+"""For how many seconds in all a thread waits for its client though other requests wait for a thread."""
+
+FAIR_RATE = 16 * 1024
+"""Bytes per second, of request and response, that a client is given more than that for: slower links are rare."""
+
+LOOK = 1.0
+"""How often, in seconds, a thread that waits for its client looks whether somebody wants it."""
+
 _is_status = re.compile(r"([2-5][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*)?").fullmatch
 _is_length = re.compile(r"[0-9]{1,18}").fullmatch
 
@@ -83,6 +96,13 @@ class RequestOver(ConnectionAbortedError):
 
 class InputBroken(ConnectionError):
     """The request's body could not be read to its end: the client broke off, was too slow, or sent nonsense."""
+
+
+class TooSlow(RequestError):
+    """The client kept a thread waiting that others wanted."""
+
+    def __init__(self) -> None:
+        super().__init__(408, "a client too slow for a thread that others wait for")
 
 
 class ResponseHead:
@@ -103,7 +123,7 @@ class ResponseHead:
         if len(lengths) > 1 or (lengths and _is_length(lengths[0]) is None):
             raise LocalProtocolError(f"not a Content-Length: {lengths}")
         self.length = int(lengths[0]) if lengths else None
-        self.has_content = self.status not in (204, 304)
+        self.has_content = self.status not in (204, 205, 304)
         if self.status == 204:
             del self.headers["content-length"]  # RFC 9110 section 8.6
 
@@ -124,17 +144,22 @@ class Conversation:
         body: AsyncIterator[bytes],
         *,
         ahead: int,
+        is_wanted: Callable[[], bool],
     ) -> None:
+        """`is_wanted`: whether other requests wait for a thread."""
         self._app = app
         self._environ = environ
         self._body = body
         self._ahead = ahead
+        self._is_wanted = is_wanted
         self._head_only = environ["REQUEST_METHOD"] == "HEAD"
         self._what = f"{environ['REQUEST_METHOD']} {environ['REQUEST_URI']}"
         self._token = trio.lowlevel.current_trio_token()
         self._news = trio.Event()
         self._started: ResponseHead | None = None  # the thread's own, as long as it may be replaced
         self._given = 0  # bytes of the body that the application has produced
+        self._received = 0  # bytes of the request's body that it has waited for
+        self._waited = 0.0  # seconds, for the client
         self._changed = threading.Condition(threading.Lock())
         # From here on, under the condition:
         self.head: ResponseHead | None = None
@@ -307,7 +332,7 @@ class Conversation:
             raise LocalProtocolError(f"a body of more than the {head.length} bytes of its Content-Length")
         with self._changed:
             while self._queued >= self._ahead and not self._left:
-                self._changed.wait()
+                self._wait_for_client()
             self.head = head
             if self._has_content and not self._left:
                 self._pieces.append(piece)
@@ -365,13 +390,26 @@ class Conversation:
         self._tell()
         with self._changed:
             while self._asked and not self._left:
-                self._changed.wait()
-            if self._asked:
-                raise RequestOver("the client has gone")
-            answer = self._answer
+                self._wait_for_client()
+            has_come, answer = not self._asked, self._answer
+        if self.failure is not None:
+            self._tell()  # that the client was too slow
+        if not has_come:
+            raise RequestOver("the client has gone")
         if isinstance(answer, Exception):
             raise InputBroken(str(answer)) from answer
+        self._received += len(answer)
         return answer
+
+    def _wait_for_client(self) -> None:
+        """Wait a while, under the condition. Give the client up if it is too slow for a thread that others want."""
+        began = time.monotonic()
+        self._changed.wait(LOOK)
+        self._waited += time.monotonic() - began
+        fair = PATIENCE + (self._given + self._received) / FAIR_RATE
+        if self._waited > fair and self._is_wanted() and not self._left:
+            self.failure = TooSlow()
+            self._left = True
 
     def _tell(self) -> None:
         """Wake the task, unless it has been told and has not looked yet."""
@@ -402,7 +440,7 @@ class Conversation:
     def _log(self, error: BaseException) -> None:
         """Log what the application raised when nobody could be answered any more; quietly if that is why it did."""
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, (RequestOver, InputBroken)):
+        while cause is not None and not isinstance(cause, (RequestOver, InputBroken, TooSlow)):
             cause = cause.__cause__ or cause.__context__
         if cause is None:
             logger.error("the application failed on %s behind its response", self._what, exc_info=error)

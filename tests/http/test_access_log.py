@@ -17,11 +17,15 @@ from asyncnet.transports.address import Address
 from tests.http.client import GET, Client, hello, served
 from tests.http.test_basic_auth import Users, basic
 
+PEER = Address("192.0.2.7", 40000)
 
-async def logged(data: bytes, format: LogFormat = LogFormat.COMBINED, app: object = hello) -> list[str]:
+
+async def logged(
+    data: bytes, format: LogFormat = LogFormat.COMBINED, app: object = hello, peer: Address = PEER
+) -> list[str]:
     """What is written about the requests in `data`."""
     lines: list[str] = []
-    ours, theirs = stream_pair(client=Address("192.0.2.7", 40000))
+    ours, theirs = stream_pair(client=peer)
     handler = HTTPHandler(app, access_log=AccessLog(format, lines.append))  # type: ignore[arg-type]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(handler, theirs)
@@ -68,6 +72,20 @@ async def test_each_request_has_its_line_and_so_has_what_was_refused(autojump_cl
     assert '"-" 400 ' in line
 
 
+async def test_an_error_answer_is_logged_with_its_size_and_the_time_it_took(autojump_clock: Clock) -> None:
+    async def fails(request: Request) -> Response:
+        await trio.sleep(2)
+        raise ValueError
+
+    for method, size in ((b"GET", len("500 Internal Server Error\n")), (b"HEAD", 0)):
+        (line,) = await logged(GET.replace(b"GET", method), LogFormat.JSON, app=fails)
+        record = json.loads(line)
+        assert (record["status"], record["bytes"], record["seconds"]) == (500, size, 2)
+    (line,) = await logged(b"GET / HTTP/1.1\nHost: a\n\n", LogFormat.JSON)
+    record = json.loads(line)
+    assert (record["status"], record["bytes"], record["seconds"]) == (400, len("400 Bad Request\n"), 0)
+
+
 async def test_a_client_forges_no_line(autojump_clock: Clock) -> None:
     head = b'GET /"\\ HTTP/1.1\r\nHost: a\r\nUser-Agent: "\\\xff\xc2\x9b\t\r\n\r\n'
     (line,) = await logged(head.replace(b'/"', b"/?'"))
@@ -111,3 +129,10 @@ async def test_a_users_name_is_one_column(autojump_clock: Clock) -> None:
 
     (line,) = await logged(GET, app=Named())
     assert line.startswith(r"192.0.2.7 - anna\x20[x]\x20\x22 [")
+
+
+async def test_a_peer_on_a_unix_socket_is_one_column_whatever_it_has_bound(autojump_clock: Clock) -> None:
+    (line,) = await logged(GET, peer=Address(path="", uid=0))
+    assert line.startswith(r"unix:\x20(uid\x200) - - [")
+    (line,) = await logged(GET, peer=Address(path='/x - - [y] "GET /" 200\n', uid=0))
+    assert line.startswith(r"unix:/x\x20-\x20-\x20[y]\x20\x22GET\x20/\x22\x20200\x5cn\x20(uid\x200) - - [")

@@ -85,6 +85,12 @@ async def test_whatever_holds_bytes_is_a_body(autojump_clock: Clock, kind: Any, 
             piece(b"x"),
             {"type": "http.response.trailers", "headers": [(b"x", b"a\r\nb")]},
         ],
+        # Trailers that a client may take for another framing.
+        [
+            begins(trailers=True),
+            piece(b"x"),
+            {"type": "http.response.trailers", "headers": [(b"Content-Length", b"5")]},
+        ],
         # Fewer bytes than promised.
         [begins([(b"content-length", b"10")]), piece(b"", True), piece(b"12345")],
         # Chunks, and no end.

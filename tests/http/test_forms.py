@@ -6,6 +6,7 @@ import gc
 import io
 import os
 import sys
+import tracemalloc
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -143,6 +144,16 @@ class TestURLEncoded:
         assert await refused(b"a=1234567", total=8)
         assert await status_of(request_of(URLENCODED, b"", **{"content-length": "9"}), total=8) == 413
 
+    @pytest.mark.parametrize("form", ["a={}", "{}=a", "{}"])
+    async def test_a_field_that_is_too_long_however_it_is_encoded_is_not_decoded(self, form: str) -> None:
+        data = form.format("%41" * 900_000).encode()
+        tracemalloc.start()
+        try:
+            assert await status_of(request_of(URLENCODED, data)) == 413
+            assert tracemalloc.get_traced_memory()[1] < 10 * len(data)
+        finally:
+            tracemalloc.stop()
+
     @settings(deadline=None)
     @given(st.lists(st.tuples(st.text(max_size=9), st.text(max_size=9))))
     def test_what_python_writes_is_read(self, items: list[tuple[str, str]]) -> None:
@@ -205,6 +216,24 @@ class TestMultipart:
         assert upload.file.closed
         assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "saved"]
         assert (tmp_path / "saved").read_bytes() == (tmp_path / "again").read_bytes() == content
+
+    async def test_a_saved_file_is_whole_on_disk_before_it_has_its_name(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        synced: list[tuple[int, int]] = []
+        sync = os.fsync
+
+        def fsync(descriptor: int) -> None:
+            sync(descriptor)
+            status = os.fstat(descriptor)
+            synced.append((status.st_size, status.st_nlink))
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        async with multipart(file("f", "x", bytes(100_000))) as form:
+            upload = form.file("f")
+            assert upload is not None
+            await upload.save(tmp_path / "saved")
+        assert synced == [(100_000, 1)]  # under its first name alone
 
     async def test_a_large_file_is_not_held_in_memory(self) -> None:
         total, piece = 20_000_000, bytes(50_000)

@@ -74,6 +74,18 @@ class TestHeads:
         assert head([(b"content-length", b"5")], status)[1:] == lines
         assert head([], status, length=5)[1:] == []
 
+    @pytest.mark.parametrize("fields", [[], [(b"content-length", b"5")], [(b"Content-Length", b"0")]])
+    @pytest.mark.parametrize("method", ["GET", "HEAD"])
+    @pytest.mark.parametrize("length", [None, 5])
+    def test_reset_content_has_none_and_says_so(
+        self, method: str, fields: list[tuple[bytes, bytes]], length: int | None
+    ) -> None:
+        """RFC 9110 section 15.3.6. Clients that know it would take what follows for the next response."""
+        made = framing(method)
+        lines = made.frame_head(205, fields, DATE, length=length).split(b"\r\n")
+        assert [line for line in lines if b":" in line and line + b"\r\n" != DATE] == [b"content-length: 0"]
+        assert made.frame_data(b"hello") + made.frame_last() == b""
+
     def test_an_answer_to_head_tells_the_length_and_has_no_body(self) -> None:
         made = framing("HEAD")
         assert b"content-length: 5\r\n" in made.frame_head(200, (), DATE, length=5)
@@ -131,7 +143,7 @@ values = st.one_of(st.sampled_from([b"5", b"close", b"keep-alive", b"chunked", b
     st.sampled_from(["GET", "HEAD"]),
     st.sampled_from(["1.0", "1.1"]),
     st.booleans(),
-    st.sampled_from([200, 204, 304, 404, 299, 101]),
+    st.sampled_from([200, 204, 205, 304, 404, 299, 101]),
     st.lists(st.tuples(names, values), max_size=4),
     st.sampled_from([b"", b"hello"]),
 )
@@ -166,6 +178,18 @@ class TestBodies:
         made.frame_head(200, (), DATE)
         with pytest.raises(LocalProtocolError):
             made.frame_last(b"", [(b"x", b"a\r\n\r\nHTTP/1.1 200 OK")])
+
+    @pytest.mark.parametrize(
+        "name",
+        [b"Content-Length", b"transfer-encoding", b"HOST", b"Connection", b"Set-Cookie", b"trailer", b"If-Match"],
+    )
+    def test_fields_that_have_no_place_in_trailers_are_refused(self, name: bytes) -> None:
+        made = framing()
+        made.frame_head(200, (), DATE)
+        with pytest.raises(LocalProtocolError, match="forbidden in trailers"):
+            made.frame_last(b"x", [(b"x-a", b"1"), (name, b"5")])
+        assert not made.ended
+        assert made.frame_last(b"", [(b"X-Content-Length", b"5")]) == b"0\r\nx-content-length: 5\r\n\r\n"
 
     def test_an_end_that_was_refused_has_not_happened(self) -> None:
         """An application that goes on after the exception must not leave the client with half a message."""

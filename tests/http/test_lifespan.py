@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import trio
 from trio.abc import Clock
@@ -85,3 +87,43 @@ async def test_one_that_must_have_a_lifespan_and_says_nothing_does_not_start(aut
             pass
     async with ASGI(app):
         pass
+
+
+async def refuses_the_scope(scope: Scope, receive: Receive, send: Send) -> None:
+    raise NotImplementedError(scope["type"])
+
+
+async def fails_while_it_starts(scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    raise ValueError("no database")
+
+
+async def test_one_that_knows_no_lifespan_is_served_and_told_of(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with ASGI(refuses_the_scope):
+        pass
+    (record,) = caplog.records
+    assert record.levelno == logging.INFO
+    assert record.getMessage() == "the application has no lifespan: NotImplementedError('lifespan')"
+
+
+async def test_one_that_fails_while_it_starts_is_served_and_logged_with_its_traceback(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with ASGI(fails_while_it_starts):
+        pass
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert "no database" in caplog.text
+    assert "Traceback" in caplog.text
+
+
+async def test_one_that_must_start_and_fails_leaves_its_traceback_in_the_log(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ConfigurationError, match="did not start"):
+        async with ASGI(fails_while_it_starts, lifespan="on"):
+            pass
+    assert "Traceback" in caplog.text

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
+import trio.testing
 
 from asyncnet.beneath import Beneath, Entry
 from asyncnet.http.files import Files
@@ -99,3 +102,25 @@ class TestListing:
         body = (await Files(root)(request)).body
         assert isinstance(body, bytes)
         assert b"<h1>/a &lt;b/sub/</h1>" in body
+
+
+async def test_however_many_listings_are_asked_for_they_leave_threads_for_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_root(tmp_path)
+    use_way("in a thread", monkeypatch)
+    go = threading.Event()
+
+    def slow_scan(*args: object, **options: object) -> list[Entry]:
+        go.wait(30)
+        return []
+
+    monkeypatch.setattr(Beneath, "scan", slow_scan)
+    files = Files(root)
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            for _ in range(100):
+                nursery.start_soon(ask, files, "/")
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert (await ask(files, "/ten.txt")).status == 200
+            go.set()

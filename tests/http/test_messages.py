@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import AsyncIterator
 
 import pytest
@@ -98,6 +99,19 @@ class TestRequest:
         with pytest.raises(RequestError) as caught:
             await Request("POST", "/", Headers(), body=body()).read(limit=11)
         assert caught.value.status == 413
+
+    async def test_a_body_that_comes_in_tiny_pieces_costs_no_more_memory(self) -> None:
+        async def pieces() -> AsyncIterator[bytes]:
+            for number in range(50_000):
+                yield number.to_bytes(2, "big")
+
+        request = Request("POST", "/", Headers(), body=pieces())
+        tracemalloc.start()
+        try:
+            assert len(await request.read()) == 100_000
+            assert tracemalloc.get_traced_memory()[1] < 300_000
+        finally:
+            tracemalloc.stop()
 
     async def test_a_request_made_by_hand_has_no_body(self) -> None:
         assert await Request("GET", "/", Headers()).read() == b""

@@ -15,6 +15,8 @@ from asyncnet.http.server import HTTPHandler
 from asyncnet.stream import Stream
 from tests.http.client import GET, Client, echo, hello, say_target, served
 
+POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
+
 
 class TestAnswering:
     async def test_an_answer_has_its_length_and_a_date(self, autojump_clock: Clock) -> None:
@@ -261,6 +263,31 @@ class TestClosing:
             started = trio.current_time()
             assert await client.rest() == b""
             assert trio.current_time() - started == pytest.approx(HTTPTimeouts().keep_alive)
+
+    @pytest.mark.parametrize("pieces", [(POST + b"\r\n",), (POST, b"\r\n"), (GET, b"\r\n")])
+    async def test_a_line_end_behind_a_request_begins_no_other(
+        self, autojump_clock: Clock, pieces: tuple[bytes, ...]
+    ) -> None:
+        """RFC 9112 section 2.2: old clients send one."""
+        async with served(hello) as client:
+            for piece in pieces:
+                await client.send(piece)
+                await trio.testing.wait_all_tasks_blocked()
+            await client.response()
+            await trio.sleep(HTTPTimeouts().keep_alive - 1)
+            assert (await client.ask(GET))[0] == 200
+            await client.send(b"\r\n")
+            started = trio.current_time()
+            assert await client.rest() == b""
+            assert trio.current_time() - started == pytest.approx(HTTPTimeouts().keep_alive)
+
+    async def test_line_ends_keep_no_connection_open(self, autojump_clock: Clock) -> None:
+        async with served(hello) as client:
+            await client.ask(GET)
+            await client.send(b"\r\n")
+            await trio.sleep(HTTPTimeouts().keep_alive - 1)
+            assert (await client.ask(b"\r\n"))[0] == 400
+            assert await client.rest() == b""
 
     async def test_a_client_that_says_nothing_is_not_answered(self, autojump_clock: Clock) -> None:
         async with served(hello) as client:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import sys
 import tempfile
 import threading
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,6 +25,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asyncnet.http import wsgi_thread
 from asyncnet.http.messages import FileBody, Headers, Request, Response
 from asyncnet.http.wsgi import WSGI, ErrorLog, make_environ
 from asyncnet.http.wsgi_thread import Input
@@ -198,6 +201,16 @@ class TestResponses:
                 assert "content-length" not in headers
             await wait(body.closed)
 
+    async def test_reset_content_has_none_whatever_the_application_gives(self) -> None:
+        def app(environ: Environ, start: Start) -> Iterator[bytes]:
+            start("205 Reset Content", [("Content-Length", "5")])
+            yield b"hello"
+
+        async with serving(app) as client:
+            for _ in range(2):
+                status, headers, body = await client.ask(GET)
+                assert (status, headers["content-length"], body) == (205, "0", b"")
+
     async def test_cookies_stay_apart(self) -> None:
         def app(environ: Environ, start: Start) -> list[bytes]:
             start("200 OK", [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")])
@@ -303,6 +316,21 @@ class TestInput:
             await client.send(b"o")
             assert (await client.response())[2] == b"hello"
 
+    async def test_tiny_pieces_cost_no_more_memory_than_what_is_read_ahead(self) -> None:
+        async def pieces() -> AsyncIterator[bytes]:
+            for number in range(30_000):
+                yield number.to_bytes(2, "big")
+
+        request = Request("POST", "/", Headers({"content-length": "60000"}), body=pieces())
+        tracemalloc.start()
+        try:
+            response = await WSGI(echo)(request)
+            assert isinstance(response.body, bytes)
+            assert len(response.body) == 60_000
+            assert tracemalloc.get_traced_memory()[1] < 500_000
+        finally:
+            tracemalloc.stop()
+
     async def test_continue_is_said_when_the_application_reads(self) -> None:
         def app(environ: Environ, start: Start) -> list[bytes]:
             start("200 OK", TEXT)
@@ -385,7 +413,7 @@ class TestInput:
     def test_it_reads_like_a_file(self, data: bytes, ahead: int, piece: int, calls: list[tuple[str, int]]) -> None:
         rest = iter([data[at : at + piece] for at in range(ahead, len(data), piece)])
         ours = io.BufferedReader(Input(data[:ahead], lambda: next(rest, b"")))
-        model = io.BytesIO(data)
+        model = io.BufferedReader(io.BytesIO(data))  # type: ignore[arg-type]  # by itself it counts readlines otherwise
         for name, size in [*calls, ("read", -1), ("read", 5), ("readline", -1)]:
             if name == "next":
                 assert next(ours, b"") == next(model, b"")
@@ -809,6 +837,123 @@ class TestLeaving:
                     nursery.start_soon(wsgi, Request("GET", "/", Headers()))
         assert most == 3
 
+    async def test_who_finds_no_thread_for_too_long_is_told_to_come_again(self) -> None:
+        running, go = threading.Event(), threading.Event()
+
+        def app(environ: Environ, start: Start) -> list[bytes]:
+            running.set()
+            go.wait(30)
+            return hello(environ, start)
+
+        wsgi = WSGI(app, threads=1, max_wait=0.01)
+        with trio.fail_after(30):
+            async with served(wsgi) as first, served(wsgi) as second:
+                await first.send(GET)
+                await wait(running)
+                status, headers, _ = await second.ask(GET)
+                assert (status, headers["retry-after"]) == (503, "10")
+                go.set()
+                assert (await first.response())[0] == 200
+                wsgi.max_wait = 30
+                assert (await second.ask(GET))[0] == 200
+
+
+class TestSlowClients:
+    """Of all threads (there is one), when nobody has any patience."""
+
+    @pytest.fixture(autouse=True)
+    def _impatience(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(wsgi_thread, "PATIENCE", 0)
+        monkeypatch.setattr(wsgi_thread, "FAIR_RATE", math.inf)
+        monkeypatch.setattr(wsgi_thread, "LOOK", 0.001)
+
+    @asynccontextmanager
+    async def two_clients(self, app: Any, **options: Any) -> AsyncIterator[tuple[Client, Client]]:
+        wsgi = WSGI(app, threads=1, **options)
+        with trio.fail_after(30):
+            async with served(wsgi) as slow, served(wsgi) as other:
+                yield slow, other
+
+    @pytest.mark.parametrize("catches", [False, True])
+    async def test_a_slow_sender_makes_room_for_who_waits_and_gets_408(
+        self, catches: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        reading = threading.Event()
+
+        def app(environ: Environ, start: Start) -> list[bytes]:
+            if environ["REQUEST_METHOD"] == "POST":
+                reading.set()
+                try:
+                    environ["wsgi.input"].read()
+                except ConnectionAbortedError:
+                    if not catches:
+                        raise
+            return hello(environ, start)
+
+        async with self.two_clients(app, read_ahead=0) as (slow, other):
+            await slow.send(POST + b"Content-Length: 10\r\n\r\nhell")
+            await wait(reading)
+            assert (await other.ask(GET))[2] == b"hello"
+            await slow.send(b"o")
+            status, headers, _ = await slow.response()
+            assert (status, headers["connection"]) == (408, "close")
+        assert not errors_of(caplog)
+
+    async def test_a_slow_reader_makes_room_for_who_waits_and_is_broken_off(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        body = Closing([bytes(30_000)] * 1000)
+
+        def app(environ: Environ, start: Start) -> Iterable[bytes]:
+            start("200 OK", TEXT)
+            return body if environ["PATH_INFO"] == "/large" else [b"hello"]
+
+        async with self.two_clients(app) as (slow, other):
+            await slow.send(GET.replace(b"/", b"/large", 1))
+            await slow.head()
+            assert (await other.ask(GET))[2] == b"hello"
+            assert body.closed.is_set()
+            with pytest.raises(trio.BrokenResourceError):
+                await slow.rest()
+        assert not errors_of(caplog)
+
+    async def test_a_slow_sender_keeps_its_thread_while_nobody_else_wants_it(self) -> None:
+        reading = threading.Event()
+
+        def app(environ: Environ, start: Start) -> list[bytes]:
+            reading.set()
+            return echo(environ, start)
+
+        async with self.two_clients(app, read_ahead=0) as (slow, _):
+            await slow.send(POST + b"Content-Length: 5\r\n\r\nhell")
+            await wait(reading)
+            await trio.testing.wait_all_tasks_blocked(0.02)
+            await slow.send(b"o")
+            assert (await slow.response())[2] == b"hello"
+
+    async def test_a_sender_that_is_fast_enough_keeps_its_thread_though_others_wait(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(wsgi_thread, "FAIR_RATE", 0.1)
+        reading = threading.Event()
+
+        def app(environ: Environ, start: Start) -> list[bytes]:
+            if environ["REQUEST_METHOD"] == "GET":
+                return hello(environ, start)
+            first = environ["wsgi.input"].read(4)
+            reading.set()
+            start("200 OK", TEXT)
+            return [first + environ["wsgi.input"].read()]
+
+        async with self.two_clients(app, read_ahead=0) as (slow, other):
+            await slow.send(POST + b"Content-Length: 5\r\n\r\nhell")
+            await wait(reading)
+            await other.send(GET)
+            await trio.testing.wait_all_tasks_blocked(0.02)
+            await slow.send(b"o")
+            assert (await slow.response())[2] == b"hello"
+            assert (await other.response())[2] == b"hello"
+
 
 class TestFiles:
     @pytest.mark.parametrize("how", ["plain", "unbuffered", "from a place on", "temporary", "with a length"])
@@ -982,7 +1127,7 @@ class TestValidator:
             assert (await client.ask(GET))[::2] == (200, b"hello")
 
 
-@pytest.mark.parametrize("options", [{"threads": 0}, {"read_ahead": -1}, {"write_ahead": 0}])
-def test_limits_that_make_no_sense_are_refused(options: dict[str, int]) -> None:
+@pytest.mark.parametrize("options", [{"threads": 0}, {"read_ahead": -1}, {"write_ahead": 0}, {"max_wait": 0}])
+def test_limits_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"must be|at least"):
         WSGI(hello, **options)
