@@ -179,7 +179,7 @@ def is_strong(modified: str, date: str) -> bool:
     section 8.8.2.2), so that no second change had the same date."""
     try:
         return (parsedate_to_datetime(date) - parsedate_to_datetime(modified)).total_seconds() >= 1
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
 
 
@@ -195,7 +195,7 @@ def _check(response: ClientResponse) -> None:
 
 def _length(response: ClientResponse) -> int | None:
     value = response.headers.get("content-length", "")
-    return int(value) if value.isdigit() else None
+    return int(value) if re.fullmatch("[0-9]{1,19}", value) else None
 
 
 def _continues(response: ClientResponse, size: int) -> bool:

@@ -27,6 +27,7 @@ from asyncnet.cli.download import safe_name
 from asyncnet.cli.fetch_http import disposition_name, is_strong
 from asyncnet.embed import in_thread
 from asyncnet.http import Files, HTTPHandler, Request, Response
+from asyncnet.stream import Stream
 from tests.cli.command import COMMAND, DEADLINE, environment
 
 LARGE = bytes(range(256)) * 8000
@@ -85,6 +86,22 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         service = portal.start(partial(serve, HTTPHandler(site), "tcp://127.0.0.1:0"))
         site.url = service.endpoints[0].replace("tcp", "http")
         yield site
+
+
+@contextmanager
+def liar(*answers: bytes) -> Iterator[tuple[str, list[bytes]]]:
+    """A server that answers each request by the next of `answers`, whatever it asks: its URL, and what was asked."""
+    asked: list[bytes] = []
+
+    async def answer(transport: trio.abc.Stream) -> None:
+        stream = Stream.of(transport)
+        asked.append(await stream.receive_until(b"\r\n\r\n", limit=65536))
+        await stream.send_all(answers[min(len(asked), len(answers)) - 1])
+        await stream.aclose()
+
+    with in_thread() as portal:
+        service = portal.start(partial(serve, answer, "tcp://127.0.0.1:0"))
+        yield service.endpoints[0].replace("tcp", "http"), asked
 
 
 def here() -> list[str]:
@@ -238,10 +255,28 @@ def test_what_no_validator_vouches_for_leaves_nothing_behind(site: Site, capfd: 
         ("Wed, 25 Nov 2026 04:00:00 GMT", "", False),
         ("nonsense", "Wed, 25 Nov 2026 04:00:00 GMT", False),
         ("Wed, 25 Nov 2026 04:00:00", "Wed, 25 Nov 2026 04:00:01 GMT", False),
+        ("Wed, 25 Nov 99999999999 04:00:00 GMT", "Wed, 25 Nov 2026 04:00:01 GMT", False),
+        ("Wed, 25 Nov 2026 04:00:00 +99999999999", "Wed, 25 Nov 2026 04:00:01 GMT", False),
     ],
 )
 def test_a_date_vouches_for_a_part_only_if_it_is_strong(modified: str, date: str, strong: bool) -> None:
     assert is_strong(modified, date) is strong
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"content-length: \xb2\r\n",
+        b"content-length: " + b"9" * 5000 + b"\r\n",
+        b"last-modified: Wed, 25 Nov 99999999999 04:00:00 GMT\r\ndate: Wed, 25 Nov 2026 04:00:01 GMT\r\n",
+    ],
+)
+def test_fields_of_nonsense_harm_no_file(site: Site, capfd: pytest.CaptureFixture[str], fields: bytes) -> None:
+    answer = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n" + fields + b"\r\n5\r\nhello\r\n0\r\n\r\n"
+    with liar(answer) as (url, _):
+        assert main(["fetch", f"{url}/odd", f"{site.url}/file.bin"]) == 0
+    assert Path("odd").read_bytes() == b"hello"
+    assert Path("file.bin").read_bytes() == LARGE
 
 
 def test_two_runs_do_not_write_one_file(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
