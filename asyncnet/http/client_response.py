@@ -24,6 +24,9 @@ from asyncnet.http.pool import Connection, Pool
 from asyncnet.http.url import URL
 from asyncnet.printable import printable
 
+FAIR_TURNS = 16
+"""How many decoded pieces, of 64 KiB mostly, may come of one receive without a checkpoint."""
+
 _find_charset = re.compile(r";\s*charset\s*=\s*\"?([^\s\";]+)", re.IGNORECASE).search
 
 
@@ -48,6 +51,7 @@ class ClientResponse:
         "_pool",
         "_request",
         "_rest",
+        "_turns",
         "headers",
         "history",
         "http_version",
@@ -85,6 +89,7 @@ class ClientResponse:
         self._decoders: list[Decoder] | None = None
         self._decoded: Iterator[bytes] | None = None
         self._inflated = 0
+        self._turns = 0  # pieces decoded since the last checkpoint
 
     @property
     def is_success(self) -> bool:
@@ -124,12 +129,20 @@ class ClientResponse:
         """The next piece of the body; b"" at its end."""
         while True:
             if self._decoded is not None:
-                piece = next(self._decoded, b"")
+                if self._turns >= FAIR_TURNS:
+                    self._turns = 0
+                    await trio.lowlevel.checkpoint()
+                    continue  # it may have been closed meanwhile
+                piece = next(self._decoded, None)
                 if piece:
+                    self._turns += 1
                     self._inflated += len(piece)
                     if self._inflated > self._request.limits.inflated:
                         raise ResponseError(f"the body inflates to more than {self._request.limits.inflated} bytes")
                     return piece
+                if piece is not None:
+                    self._turns = FAIR_TURNS
+                    continue
                 self._decoded = None
             piece = await self._receive_framed()
             if not piece:

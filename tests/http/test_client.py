@@ -926,6 +926,60 @@ def test_raw_deflate_members_of_gzip_and_frames_of_zstd_are_understood() -> None
         assert b"".join(decode(decoders, coded)) == plain
 
 
+NOTHINGS = {
+    "gzip": gzip.compress(b""),
+    "deflate": b"\0\0\0\xff\xff",
+    "zstd": b"\x50\x2a\x4d\x18\0\0\0\0",
+}
+"""What stands for nothing and can come again and again: an empty member, block, frame."""
+
+
+@pytest.mark.parametrize("coding", NOTHINGS)
+async def test_a_coded_body_that_goes_on_and_stands_for_nothing_is_refused(coding: str) -> None:
+    async def endless(peer: ScriptedPeer) -> None:
+        await read_request(peer)
+        await peer.send(f"HTTP/1.1 200 OK\r\nContent-Encoding: {coding}\r\n\r\n".encode())
+        while True:
+            await peer.send(NOTHINGS[coding] * 1000)
+
+    async with client_of(endless) as (client, _):
+        with pytest.raises(ResponseError, match="stand for nothing"):
+            await client.get(URL, limit=1000)
+
+
+@pytest.mark.parametrize("inner", NOTHINGS)
+async def test_a_bomb_of_nothing_in_two_codings_keeps_nobody_waiting(inner: str) -> None:
+    body = zstandard.compress(NOTHINGS[inner] * (8_000_000 // len(NOTHINGS[inner])))
+    assert len(body) < 5000
+    async with client_of(Answers(ok(body, f"Content-Encoding: {inner}, zstd"))) as (client, _):
+        with pytest.raises(ResponseError, match="stand for nothing"):
+            await client.get(URL)
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+async def test_others_have_their_turn_while_a_bomb_is_read(coding: str) -> None:
+    bomb = CODINGS[coding](bytes(60_000_000))
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with client_of(Answers(ok(bomb, f"Content-Encoding: {coding}"))) as (client, _):
+        async with client.request("GET", URL) as response, trio.open_nursery() as nursery:
+            size = len(await response.receive_piece())
+            nursery.start_soon(count_turns)
+            pieces = 0
+            async for piece in response.body:
+                size += len(piece)
+                pieces += 1
+            nursery.cancel_scope.cancel()
+    assert size == 60_000_000
+    assert turns >= pieces // 20 > 0
+
+
 async def test_unknown_codings_stay_on_and_towers_of_them_are_refused() -> None:
     server = Answers(ok(b"xyz", "Content-Encoding: compress"), ok(b"xyz", "Content-Encoding: gzip, gzip, gzip"))
     async with client_of(server) as (client, _):
