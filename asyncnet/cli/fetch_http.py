@@ -123,9 +123,11 @@ class HTTPFetcher:
             if known is None or response.status != 206:
                 if response.status != 416:
                     return await self._from_start(partial, url, response, report)
-            elif _continues(response, partial.size):
+            elif (whole := _size_of_whole(response, partial.size, known)) is not None:
                 partial.go_on()
                 await self._receive(partial, response, report)
+                if partial.size != whole:
+                    raise DownloadError(f"the server spoke of {whole} bytes in all, and there are {partial.size} now")
                 return self._proposed(response, partial)
         # Something else than what we have: the whole once more.
         async with self._request(url, []) as response:
@@ -198,14 +200,20 @@ def _length(response: ClientResponse) -> int | None:
     return int(value) if re.fullmatch("[0-9]{1,19}", value) else None
 
 
-def _continues(response: ClientResponse, size: int) -> bool:
-    """Whether a 206 brings all that is missing behind `size` bytes (RFC 9110 section 14.4)."""
-    match = re.fullmatch(
-        r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", response.headers.get("content-range", "")
-    )
-    if match is None or int(match[1]) != size:
-        return False
-    return match[3] == "*" or int(match[2]) + 1 == int(match[3])
+def _size_of_whole(response: ClientResponse, size: int, known: Validators) -> int | None:
+    """How long the whole is, if a 206 brings all that is missing behind `size` bytes (RFC 9110 section 14.4).
+
+    None also if its validators are not those of what is there: not every server heeds If-Range (section 15.3.7.3).
+    """
+    get = response.headers.get
+    match = re.fullmatch(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})", get("content-range", ""))
+    if match is None or int(match[1]) != size or int(match[2]) + 1 != int(match[3]):
+        return None
+    noted = (known.etag, known.modified)
+    given = (get("etag", ""), get("last-modified", ""))
+    if any(old and new and old != new for old, new in zip(noted, given, strict=True)):
+        return None
+    return int(match[3])
 
 
 def _is_whole(response: ClientResponse, size: int) -> bool:

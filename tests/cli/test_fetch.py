@@ -233,6 +233,45 @@ def test_notes_that_are_damaged_are_not_believed(site: Site, capfd: pytest.Captu
     assert Path("file.bin").read_bytes() == LARGE
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "content-range: bytes 0-9/20",
+        "content-range: bytes 10-15/20",
+        "content-range: bytes 10-19/*",
+        "content-range: bytes 10-19/20, bytes 0-9/20",
+        'content-range: bytes 10-19/20\r\netag: "other"',
+        "x: y",
+    ],
+)
+def test_a_range_that_need_not_be_the_rest_of_the_same_file_is_not_added(site: Site, fields: str) -> None:
+    rest = f"HTTP/1.1 206 Partial Content\r\ncontent-length: 10\r\n{fields}\r\n\r\nABCDEFGHIJ".encode()
+    with liar(CUT, rest, WHOLE) as (url, asked):
+        assert main(["fetch", f"{url}/file"]) == 1
+        assert main(["fetch", "--continue", f"{url}/file"]) == 0
+        assert b"range: bytes=10-\r\n" in asked[1]
+        assert b"range:" not in asked[2]
+    assert Path("file").read_bytes() == b"a whole file, all of"
+
+
+CUT = b'HTTP/1.1 200 OK\r\ncontent-length: 20\r\netag: "one"\r\n\r\n0123456789'
+WHOLE = b'HTTP/1.1 200 OK\r\ncontent-length: 20\r\netag: "other"\r\n\r\na whole file, all of'
+
+
+@pytest.mark.parametrize("sent", [b"5\r\nABCDE\r\n", b"f\r\nABCDEFGHIJKLMNO\r\n"])
+def test_a_rest_that_is_longer_or_shorter_than_it_says_is_not_taken_for_the_whole(
+    site: Site, capfd: pytest.CaptureFixture[str], sent: bytes
+) -> None:
+    head = b"HTTP/1.1 206 Partial Content\r\ncontent-range: bytes 10-19/20\r\ntransfer-encoding: chunked\r\n\r\n"
+    with liar(CUT, head + sent + b"0\r\n\r\n", WHOLE) as (url, _):
+        assert main(["fetch", f"{url}/file"]) == 1
+        assert main(["fetch", "--continue", f"{url}/file"]) == 1
+        assert "20" in capfd.readouterr().err
+        assert not Path("file").exists()
+        assert main(["fetch", f"{url}/file"]) == 0
+    assert Path("file").read_bytes() == b"a whole file, all of"
+
+
 def test_notes_about_another_url_are_not_used(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
     break_off(site, capfd)
     noted = json.loads(Path(".file.bin.part.info").read_text())
