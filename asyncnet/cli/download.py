@@ -113,10 +113,10 @@ class Partial:
         os.ftruncate(self._descriptor, 0)
         self.size = 0
         self._is_resumable = bool(validators.condition)
+        self._info.unlink(missing_ok=True)
         if self._is_resumable:
-            self._info.write_text(json.dumps(asdict(validators)))
-        else:
-            self._info.unlink(missing_ok=True)
+            with open(self._info, "x") as file:  # a new one: where others may write, the name could be a link
+                file.write(json.dumps(asdict(validators)))
 
     def go_on(self) -> None:
         """Write behind what is there."""

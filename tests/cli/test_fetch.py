@@ -332,6 +332,15 @@ def test_a_partial_file_that_is_a_link_is_not_followed(site: Site, tmp_path: Pat
     assert (tmp_path / "precious").read_text() == "precious"
 
 
+def test_notes_that_are_a_link_are_not_followed(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious")
+    Path(".file.bin.part.info").symlink_to(tmp_path / "precious")
+    assert main(["fetch", f"{site.url}/file.bin"]) == 0
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert Path("file.bin").read_bytes() == LARGE
+    assert here() == ["file.bin"]
+
+
 def test_an_interrupt_leaves_a_part_that_can_be_continued(site: Site) -> None:
     site.break_after = 777  # and then silence
     process = subprocess.Popen([*COMMAND, "fetch", f"{site.url}/file.bin"], env=environment(), stderr=subprocess.PIPE)
