@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import ssl
 import sys
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ A file is saved in the current folder under the last part of its URL. Until it i
 file that is there already, as long as the server's, is left as it is: a list of URLs can be given again and again.
 The variables http_proxy, https_proxy, all_proxy and no_proxy are heeded.
 
-Exit status: 0 if all were fetched, 1 if one was not, 2 for wrong options.
+Exit status: 0 if all were fetched, 1 if one was not, 2 for wrong options, 130 after Ctrl-C, 143 after SIGTERM.
 
 examples:
   asyncnet fetch https://example.org/large.iso
@@ -262,15 +263,29 @@ async def _fetch_all(jobs: list[_Job], options: FetchOptions, quiet: bool) -> in
             elif report.saved is not None and not quiet:
                 display.say(f"{report.saved}: {report.size} bytes")
 
+    terminated = False
+
+    async def heed_sigterm(scope: trio.CancelScope) -> None:
+        nonlocal terminated
+        with trio.open_signal_receiver(signal.SIGTERM) as signals:
+            await anext(signals)
+        terminated = True  # as after Ctrl-C, what has come is kept; a second one ends the process where it stands
+        scope.cancel()
+
     with _display(quiet) as display:
         try:
             async with trio.open_nursery() as nursery:
-                for _ in range(min(options.jobs, len(jobs))):
-                    nursery.start_soon(work)
+                nursery.start_soon(heed_sigterm, nursery.cancel_scope)
+                async with trio.open_nursery() as working:
+                    for _ in range(min(options.jobs, len(jobs))):
+                        working.start_soon(work)
+                nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 2):
                 for fetcher in {id(job.fetcher): job.fetcher for job in jobs}.values():
                     await fetcher.aclose()
+    if terminated:
+        return 128 + signal.SIGTERM
     return 1 if failures else 0
 
 

@@ -341,7 +341,8 @@ def test_notes_that_are_a_link_are_not_followed(site: Site, tmp_path: Path) -> N
     assert here() == ["file.bin"]
 
 
-def test_an_interrupt_leaves_a_part_that_can_be_continued(site: Site) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_a_part_that_can_be_continued(site: Site, number: signal.Signals) -> None:
     site.break_after = 777  # and then silence
     process = subprocess.Popen([*COMMAND, "fetch", f"{site.url}/file.bin"], env=environment(), stderr=subprocess.PIPE)
     try:
@@ -350,16 +351,15 @@ def test_an_interrupt_leaves_a_part_that_can_be_continued(site: Site) -> None:
             if ".file.bin.part.info" in here():
                 break
             threading.Event().wait(0.02)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, err = process.communicate(timeout=DEADLINE)
     finally:
         process.kill()
-    assert process.returncode == 130, err
+    assert process.returncode == 128 + number, err
     assert b"Traceback" not in err
     assert b"--continue" in err
     site.break_after = None
-    part = Path(".file.bin.part").read_bytes()
-    assert part == LARGE[: len(part)]
+    assert Path(".file.bin.part").read_bytes() == LARGE[:777]
     assert main(["fetch", "-C", f"{site.url}/file.bin"]) == 0
     assert Path("file.bin").read_bytes() == LARGE
 
