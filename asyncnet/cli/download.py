@@ -61,11 +61,11 @@ def open_device(target: Path) -> int | None:
     return os.open(target, os.O_WRONLY | os.O_CLOEXEC)
 
 
-def size_of(target: Path) -> int | None:
-    """The size of the file `target`; None if there is none, or a partial one beside it that is to take its name."""
+def status_of(target: Path) -> os.stat_result | None:
+    """Size and times of the file `target`; None if there is none, or a partial one beside it is to take its name."""
     if not target.is_file() or target.with_name(f".{target.name}.part").exists():
         return None
-    return target.stat().st_size
+    return target.stat()
 
 
 class Partial:

@@ -34,7 +34,8 @@ FETCHERS = {
 _EPILOG = """\
 A file is saved in the current folder under the last part of its URL. Until it is whole it is .NAME.part, which
 --continue goes on with: the server is asked for the rest, and only if the file is still the same. With --continue a
-file that is there already, as long as the server's, is left as it is: a list of URLs can be given again and again.
+file that is there already, as long as the server's and no older, is left as it is: a list of URLs can be given again
+and again.
 The variables http_proxy, https_proxy, all_proxy and no_proxy are heeded.
 
 Exit status: 0 if all were fetched, 1 if one was not, 2 for wrong options, 130 after Ctrl-C, 143 after SIGTERM.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from email.utils import parsedate_to_datetime
+from email.utils import formatdate, parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import unquote
 
 import trio
 
 from asyncnet.cli.descriptors import write_all
-from asyncnet.cli.download import DownloadError, Partial, Validators, open_device, safe_name, size_of
+from asyncnet.cli.download import DownloadError, Partial, Validators, open_device, safe_name, status_of
 from asyncnet.cli.fetch import FetchOptions, Report
 from asyncnet.endpoints import Endpoint, Scheme
 from asyncnet.http.client import HTTPClient, Requesting
@@ -80,15 +80,18 @@ class HTTPFetcher:
             raise
 
     async def _is_there(self, url: str, target: Path, report: Report) -> bool:
-        """Whether `target` is there, and as long as what the server has: to go on with it means to do nothing."""
-        size = await trio.to_thread.run_sync(size_of, target)
-        if size is None:
+        """Whether `target` is there, as long as what the server has, and no older: going on means to do nothing."""
+        status = await trio.to_thread.run_sync(status_of, target)
+        if status is None:
             return False
-        async with self._request(url, [("range", f"bytes={size}-")]) as response:
+        size, saved = status.st_size, formatdate(status.st_mtime, usegmt=True)
+        async with self._request(url, [("range", f"bytes={size}-"), ("if-unmodified-since", saved)]) as response:
             if response.status == 416:
                 is_whole = _is_whole(response, size)
             else:
                 is_whole = response.status == 200 and _length(response) == size
+            if is_earlier(saved, response.headers.get("last-modified", "")):
+                is_whole = False  # not every server heeds the condition
         if is_whole:
             report.begin(size, size)
             report.saved, report.was_there = target, True
@@ -137,7 +140,7 @@ class HTTPFetcher:
         _check(response)
         get = response.headers.get
         modified = get("last-modified", "")
-        validators = Validators(url, get("etag", ""), modified if is_strong(modified, get("date", "")) else "")
+        validators = Validators(url, get("etag", ""), modified if is_earlier(modified, get("date", "")) else "")
         await trio.to_thread.run_sync(partial.begin, validators)
         await self._receive(partial, response, report)
         return self._proposed(response, partial)
@@ -176,11 +179,14 @@ def disposition_name(value: str) -> str | None:
     return None
 
 
-def is_strong(modified: str, date: str) -> bool:
-    """Whether a Last-Modified tells two contents apart: it is a second older than the answer, or more (RFC 9110
-    section 8.8.2.2), so that no second change had the same date."""
+def is_earlier(first: str, second: str) -> bool:
+    """Whether the date `first` is a second earlier than `second`, or more.
+
+    A Last-Modified that is so much earlier than the answer's Date tells two contents apart, since no second change had
+    the same date (RFC 9110 section 8.8.2.2).
+    """
     try:
-        return (parsedate_to_datetime(date) - parsedate_to_datetime(modified)).total_seconds() >= 1
+        return (parsedate_to_datetime(second) - parsedate_to_datetime(first)).total_seconds() >= 1
     except (TypeError, ValueError, OverflowError):
         return False
 

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from asyncnet import ServerTLS, serve
 from asyncnet.cli import main
 from asyncnet.cli.download import safe_name
-from asyncnet.cli.fetch_http import disposition_name, is_strong
+from asyncnet.cli.fetch_http import disposition_name, is_earlier
 from asyncnet.embed import in_thread
 from asyncnet.http import Files, HTTPHandler, Request, Response
 from asyncnet.stream import Stream
@@ -299,7 +299,7 @@ def test_what_no_validator_vouches_for_leaves_nothing_behind(site: Site, capfd: 
     ],
 )
 def test_a_date_vouches_for_a_part_only_if_it_is_strong(modified: str, date: str, strong: bool) -> None:
-    assert is_strong(modified, date) is strong
+    assert is_earlier(modified, date) is strong
 
 
 @pytest.mark.parametrize(
@@ -387,6 +387,37 @@ def test_a_file_of_another_length_is_not_taken_for_the_one_that_is_continued(
     assert "file.bin exists already" in capfd.readouterr().err
     assert Path("file.bin").read_bytes() == content
     assert here() == ["file.bin"]
+
+
+def test_a_file_that_has_changed_on_the_server_is_not_there_already(
+    site: Site, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fetch", f"{site.url}/other.txt"]) == 0
+    an_hour_ago = Path("other.txt").stat().st_mtime - 3600
+    os.utime("other.txt", (an_hour_ago, an_hour_ago))
+    (site.root / "other.txt").write_bytes(b"OTHER")
+    assert main(["fetch", "--continue", f"{site.url}/other.txt"]) == 1
+    assert "other.txt exists already" in capfd.readouterr().err
+    assert main(["fetch", "--force", f"{site.url}/other.txt"]) == 0
+    assert Path("other.txt").read_bytes() == b"OTHER"
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nmine", 0),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nlast-modified: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\nmine", 0),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nlast-modified: Fri, 31 Dec 9999 00:00:00 GMT\r\n\r\nthey", 1),
+        (b"HTTP/1.1 416 No\r\ncontent-length: 0\r\ncontent-range: bytes */4\r\n\r\n", 0),
+        (b"HTTP/1.1 412 No\r\ncontent-length: 0\r\ncontent-range: bytes */4\r\n\r\n", 1),
+    ],
+)
+def test_a_file_is_there_already_if_the_server_has_none_that_is_newer(site: Site, answer: bytes, status: int) -> None:
+    Path("file").write_bytes(b"mine")
+    with liar(answer) as (url, asked):
+        assert main(["fetch", "--continue", f"{url}/file"]) == status
+        assert b"range: bytes=4-\r\n" in asked[0]
+    assert Path("file").read_bytes() == b"mine"
 
 
 def test_a_kill_at_any_moment_leaves_a_part_that_can_be_continued(site: Site) -> None:
