@@ -7,6 +7,7 @@ reading can go on within the `async with` block of the request; what is not read
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -28,6 +29,9 @@ FAIR_TURNS = 16
 """How many decoded pieces, of 64 KiB mostly, may come of one receive without a checkpoint."""
 
 _find_charset = re.compile(r";\s*charset\s*=\s*\"?([^\s\";]+)", re.IGNORECASE).search
+
+_NO_CHARSETS = frozenset({"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape"})
+"""Codecs of Python's for text that are no charsets; punycode takes quadratic time."""
 
 
 class StatusError(AsyncnetError):
@@ -230,13 +234,18 @@ class ClientResponse:
         """`content` as text, by the charset of Content-Type, else UTF-8; what is malformed is U+FFFD."""
         found = _find_charset(self.headers.get("content-type", ""))
         try:
-            return self.content.decode(found[1] if found else "utf-8", "replace")
+            if found and codecs.lookup(found[1]).name not in _NO_CHARSETS:
+                return self.content.decode(found[1], "replace")
         except (LookupError, UnicodeError):
-            return self.content.decode("utf-8", "replace")
+            pass
+        return self.content.decode("utf-8", "replace")
 
     def json(self) -> Any:
         """`content` as JSON (RFC 8259). Raises ValueError if it is none."""
-        return json.loads(self.content)
+        try:
+            return json.loads(self.content)
+        except RecursionError:
+            raise ValueError("the JSON is nested too deeply") from None
 
     # The end
 

@@ -163,6 +163,21 @@ async def test_text_and_json_are_read_as_their_headers_say() -> None:
         assert (await client.get(URL)).json() == {"a": 1}
 
 
+@pytest.mark.parametrize("charset", ["punycode", "IDNA", "unicode-escape", "raw_unicode_escape", "undefined", "zlib"])
+async def test_codecs_that_are_no_charsets_decode_no_text(charset: str) -> None:
+    # Punycode takes quadratic time: a megabyte would hold the event loop for minutes.
+    server = Answers(ok(b"a-\\u0041", f"Content-Type: text/plain; charset={charset}"))
+    async with client_of(server) as (client, _):
+        assert (await client.get(URL)).text() == "a-\\u0041"
+
+
+async def test_json_of_endless_depth_is_no_json() -> None:
+    async with client_of(Answers(ok(b"[" * 1_000_000))) as (client, _):
+        response = await client.get(URL)
+        with pytest.raises(ValueError, match="nested"):
+            response.json()
+
+
 # What must not be sent
 
 
