@@ -229,6 +229,7 @@ async def test_a_connection_carries_one_request_after_the_other() -> None:
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n1",
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n1\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\nContent-Length: 1\r\n\r\n1",
+        b"HTTP/1.1 103 Early Hints\nLink: x\r\n\r\n" + ok(b"1"),
         b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 1\r\n\r\n1",
     ],
 )
