@@ -51,7 +51,7 @@ CREDENTIALS = ("authorization", "cookie", "proxy-authorization")
 """What belongs to the origin that it was given for."""
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_OF_BODIES = ("content-type", "content-encoding", "content-language", "content-location", "content-length")
+_OF_BODIES = ("content-type", "content-encoding", "content-language", "content-location", "content-length", "expect")
 
 
 class RedirectError(RemoteProtocolError):

@@ -733,14 +733,17 @@ def to(location: str, status: int = 302) -> bytes:
         (308, "PUT", "PUT"),
     ],
 )
-async def test_the_method_after_a_redirect_is_rfc_9110_s(status: int, method: str, becomes: str) -> None:
+async def test_the_method_after_a_redirect_is_rfc_9110_s(
+    status: int, method: str, becomes: str, autojump_clock: trio.testing.MockClock
+) -> None:
     answer = to("/next?x", status)
     if method == "HEAD":
         answer = answer.removesuffix(b"elsewhere")
     server = Answers(answer, ok())
     body = b"abc" if method in ("POST", "PUT") else b""
+    of_bodies = {"Content-Type": "x/y", "Expect": "100-continue"} if body else {}
     async with client_of(server) as (client, network):
-        response = await client.fetch(method, URL, body=body, headers={"Content-Type": "x/y"} if body else {})
+        response = await client.fetch(method, URL, body=body, headers=of_bodies)
         assert [str(one.url) for one in response.history] == [URL]
         assert str(response.url) == "http://example.org/next?x"
     assert len(network.origins) == 1  # the redirect's body was read, and its connection kept
@@ -748,6 +751,7 @@ async def test_the_method_after_a_redirect_is_rfc_9110_s(status: int, method: st
     kept = bool(body) and becomes == method
     assert server.requests[1].endswith(b"abc") is kept
     assert field(server.requests[1], "content-type") == ("x/y" if kept else None)
+    assert field(server.requests[1], "expect") == ("100-continue" if kept else None)
     assert (field(server.requests[1], "content-length") is not None) is kept
 
 
