@@ -62,7 +62,7 @@ PONG_ROOM = 1024
 """With more than that waiting to leave, in bytes, a pong is put off: whatever is ahead of it is not being read."""
 
 MUCH = 65536
-"""From which size on a frame leaves alone, in bytes: `Stream.write` takes what is larger only while nothing waits."""
+"""With more than that together, in bytes, what waits leaves before a message: `Stream.write` queues only so much."""
 
 LAST_CHANCE = 1.0
 """How long a peer is given, in seconds, that seems to be late: its bytes may be here, and unread."""
@@ -347,11 +347,11 @@ class WebSocket:
             self._sending = True
         try:
             self._check_can_send()
-            frame = self._encoder.message(message)
             stream = self._stream
-            while stream.pending and len(frame) > MUCH:
+            # Before it is compressed: what was, has to leave, since the next message may refer to it.
+            while stream.pending and stream.pending + _most_bytes(message) > MUCH:
                 await stream.flush()
-            if not stream.write_soon(frame):
+            if not stream.write_soon(self._encoder.message(message)):
                 await stream.flush()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise WebSocketClosed(CloseCode.ABNORMAL, str(error)) from None
@@ -537,6 +537,11 @@ class WebSocket:
             self._queue(self._encoder.close(code))
         self._end(CloseCode.ABNORMAL, "the connection was broken off")
         await self._stream.aclose()
+
+
+def _most_bytes(message: str | Data) -> int:
+    """How long `message` may be in UTF-8, at most."""
+    return 4 * len(message) if isinstance(message, str) else memoryview(message).nbytes
 
 
 class _MaskKeys:

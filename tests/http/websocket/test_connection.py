@@ -229,6 +229,26 @@ class TestSending:
             assert await left.receive_exactly(len(expected)) == expected
             await left.send_all(frame(TEXT))
 
+    async def test_a_compressed_message_that_is_cancelled_before_it_leaves_spoils_none(
+        self, autojump_clock: Clock
+    ) -> None:
+        left, right = stream_pair(capacity=10)
+        ws, reader = WebSocket(right, DEFLATE), WebSocket(left, DEFLATE, is_client=True)
+        text = "".join(map(chr, range(0x4E00, 0x9FFF))) * 4  # which can't be made much shorter
+        await left.send_all(frame(PING)[:6])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ws.receive)
+            await left.send_all(frame(PING, b"?" * 100))
+            await trio.testing.wait_all_tasks_blocked()
+            assert right.pending  # a pong is on its way
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await ws.send(text)
+            assert scope.cancelled_caught
+            nursery.start_soon(ws.send, text[-1000:])
+            assert await reader.receive() == text[-1000:]
+            await left.send_all(frame(TEXT))
+
     async def test_a_ping_can_be_sent(self, autojump_clock: Clock) -> None:
         async def ping(ws: WebSocket) -> None:
             await ws.ping(b"there?")
