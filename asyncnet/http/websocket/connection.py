@@ -48,6 +48,7 @@ from asyncnet.http.websocket.wire import (
     Pong,
     WebSocketError,
 )
+from asyncnet.printable import printable
 from asyncnet.sending import FAIR_TURNS
 from asyncnet.stream import Stream
 
@@ -74,7 +75,7 @@ class WebSocketClosed(RemoteProtocolError):
     def __init__(self, code: int, reason: str) -> None:
         self.code = code
         self.reason = reason
-        super().__init__(f"the WebSocket has closed with {code}{f': {reason}' if reason else ''}")
+        super().__init__(f"the WebSocket has closed with {code}{f': {printable(reason)}' if reason else ''}")
 
 
 class WebSocket:

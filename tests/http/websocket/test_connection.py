@@ -286,6 +286,14 @@ class TestClosing:
         assert ending.closed is not None
         assert (ending.closed.code, ending.closed.reason) == (code, reason.decode())
 
+    async def test_the_peers_reason_drives_no_terminal_through_the_error(self, autojump_clock: Clock) -> None:
+        ending = Ending()
+        async with served(ending) as peer:
+            await peer.send(close(1000, b"bye\x1b[2J\n"))
+        assert ending.closed is not None
+        assert str(ending.closed) == "the WebSocket has closed with 1000: bye\\x1b[2J\\n"
+        assert ending.closed.reason == "bye\x1b[2J\n"
+
     async def test_a_close_without_a_code_is_answered_with_one_without(self, autojump_clock: Clock) -> None:
         ending = Ending()
         async with served(ending) as peer:
