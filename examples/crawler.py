@@ -26,16 +26,21 @@ AGENT = "asyncnet-crawler"
 LARGEST = 2 << 20
 """Bytes of a page."""
 
+LONGEST = 3600
+"""Seconds between two pages; who asks for more wants no crawler."""
+
 
 async def read_robots(client: HTTPClient, site: str) -> RobotFileParser:
     """What the site asks of crawlers (RFC 9309): no such file permits all, a server in trouble permits nothing."""
     answer = await client.get(urljoin(site, "/robots.txt"), limit=LARGEST)
-    robots = RobotFileParser()
-    if answer.status >= 500:
-        robots.parse(["User-agent: *", "Disallow: /"])
-    else:
+    robots, nothing = RobotFileParser(), RobotFileParser()
+    nothing.parse(["User-agent: *", "Disallow: /"])
+    try:
         robots.parse(answer.text().splitlines() if answer.is_success else [])
-    return robots
+        is_too_slow = float(robots.crawl_delay(AGENT) or 0) > LONGEST
+    except (ValueError, OverflowError):  # numbers of nonsense
+        return nothing
+    return nothing if answer.status >= 500 or is_too_slow else robots
 
 
 async def read_page(client: HTTPClient, url: str) -> list[str]:
