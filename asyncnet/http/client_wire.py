@@ -262,8 +262,8 @@ class _Expects(enum.Enum):
     TRAILER = enum.auto()
 
 
-# RFC 9112 section 7.1; blanks behind the size are what old servers pad it with.
-_is_chunk_line = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*+(;[\t\x20-\x7e\x80-\xff]*+)?\r\n").fullmatch
+# RFC 9112 section 7.1; blanks behind the size are what old servers pad it with: a few, since nothing counts them.
+_is_chunk_line = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]{0,16}+(;[\t\x20-\x7e\x80-\xff]*+)?\r\n").fullmatch
 _is_field = re.compile(rb"(" + _TOKEN + rb"):(" + _VALUE + rb")\r\n").fullmatch
 
 

@@ -199,6 +199,7 @@ BAD_CHUNKS = [
     b"ffffffffffffffff\r\n",
     b"5;" + b"x" * 200,
     (b"1;" + b"x" * 90 + b"\r\ny\r\n") * 3,
+    b"1" + b" " * 17 + b"\r\ny\r\n",
     b"0\r\nno colon\r\n\r\n",
     b"0\r\n folded: x\r\n\r\n",
     b"0\r\nX: y\n\r\n",
