@@ -84,13 +84,19 @@ class Partial:
         if not target.parent.is_dir():
             raise DownloadError(f"there is no folder {target.parent}")
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not self._lock():
             os.close(self._descriptor)
-            raise DownloadError(f"{target}: another fetch is at work on it: wait, or name another file by -o") from None
+            raise DownloadError(f"{target}: another fetch is at work on it: wait, or name another file by -o")
         self.size = os.fstat(self._descriptor).st_size
         self._is_resumable = False
+
+    def _lock(self) -> bool:
+        """Whether the partial is this run's alone. What was opened can have taken its name before it was locked."""
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return os.path.samestat(os.fstat(self._descriptor), os.lstat(self._path))
+        except (BlockingIOError, FileNotFoundError):
+            return False
 
     def _check_target(self) -> None:
         if self.target.is_dir():

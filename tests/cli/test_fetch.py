@@ -325,6 +325,22 @@ def test_two_runs_do_not_write_one_file(site: Site, capfd: pytest.CaptureFixture
     assert "another fetch is at work on it" in capfd.readouterr().err
 
 
+def test_a_run_that_finishes_while_another_begins_keeps_its_file(
+    site: Site, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(".file.bin.part").write_bytes(b"all that the other wanted")
+    lock = fcntl.flock
+
+    def lock_late(descriptor: int, operation: int) -> None:
+        Path(".file.bin.part").rename("file.bin")  # the other has finished between our open and our lock
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", lock_late)
+    assert main(["fetch", f"{site.url}/file.bin"]) == 1
+    assert "another fetch" in capfd.readouterr().err
+    assert Path("file.bin").read_bytes() == b"all that the other wanted"
+
+
 def test_a_partial_file_that_is_a_link_is_not_followed(site: Site, tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("precious")
     Path(".file.bin.part").symlink_to(tmp_path / "precious")
