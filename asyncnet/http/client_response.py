@@ -28,6 +28,9 @@ from asyncnet.printable import printable
 FAIR_TURNS = 16
 """How many decoded pieces, of 64 KiB mostly, may come of one receive without a checkpoint."""
 
+SKIP_TIME = 1.0
+"""How long a redirect's body is waited for, in seconds, to keep the connection: another costs less."""
+
 _find_charset = re.compile(r";\s*charset\s*=\s*\"?([^\s\";]+)", re.IGNORECASE).search
 
 _NO_CHARSETS = frozenset({"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape"})
@@ -254,8 +257,12 @@ class ClientResponse:
         body = self._framing.body
         is_short = isinstance(body, LengthReader) and body.remaining <= self._request.limits.unread
         if is_short and self._framing.is_reusable:
-            while await self._receive_framed():
-                pass
+            with trio.move_on_after(SKIP_TIME):
+                try:
+                    while await self._receive_framed():
+                        pass
+                except (AsyncnetError, trio.BrokenResourceError):
+                    pass  # what is wrong with it does not matter any more
         await self.aclose()
 
     async def aclose(self) -> None:

@@ -802,6 +802,24 @@ async def test_redirects_have_an_end() -> None:
         assert (await client.get(URL, redirects=0)).status == 302
 
 
+@pytest.mark.parametrize("rest", [b"drip", b"end", b"silence"])
+async def test_a_redirect_is_followed_whatever_becomes_of_its_body(
+    rest: bytes, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def redirects(peer: ScriptedPeer) -> None:
+        await read_request(peer)
+        await peer.send(b"HTTP/1.1 302 Found\r\nLocation: /next\r\nContent-Length: 1000\r\n\r\n")
+        while rest == b"drip":
+            await trio.sleep(20)
+            await peer.send(b".")
+        if rest == b"silence":
+            await trio.sleep_forever()
+
+    async with client_of(redirects, Answers(ok(b"next"))) as (client, _):
+        assert (await client.get(URL)).content == b"next"
+    assert trio.current_time() < 30
+
+
 @pytest.mark.parametrize(
     "location", ["ftp://example.org/", "file:///etc/passwd", "http://", "http://a b/", "javascript:x"]
 )
