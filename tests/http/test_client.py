@@ -1057,6 +1057,18 @@ async def test_an_upgrade_that_is_refused_tells_the_answer() -> None:
         assert caught.value.response.content == b"no"
 
 
+@pytest.mark.parametrize("length", [3, 1_000_000])
+async def test_an_upgrade_is_refused_whatever_becomes_of_the_answer_s_body(
+    length: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    answer = f"HTTP/1.1 403 Forbidden\r\nContent-Length: {length}\r\n\r\nno".encode()
+    async with client_of(Answers(answer), Answers(answer, stays=True)) as (client, _):
+        for _ in range(2):  # the body breaks off, and it stands still
+            with pytest.raises(UpgradeRefused, match="403 Forbidden"):
+                await client.open_upgrade("ws://example.org/", "websocket")
+            assert client.pool.connections == 0
+
+
 @pytest.mark.parametrize("fields", ["Upgrade: h2c\r\nConnection: upgrade", "Upgrade: websocket", "Connection: upgrade"])
 async def test_an_upgrade_to_something_else_is_an_error(fields: str) -> None:
     answer = f"HTTP/1.1 101 X\r\n{fields}\r\n\r\n".encode()
