@@ -142,7 +142,7 @@ def _read_by_h11(raw: bytes, is_plain: bool, limits: ClientLimits) -> ResponseHe
         parser.receive_data(raw)
         event = parser.next_event()
     except h11.RemoteProtocolError as error:
-        raise ResponseError(str(error)) from None
+        raise ResponseError(str(error)[:200]) from None  # it quotes the whole line
     if not isinstance(event, (h11.Response, h11.InformationalResponse)):
         raise ResponseError("the head of the response cannot be read")
     return ResponseHead(
