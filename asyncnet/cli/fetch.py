@@ -49,6 +49,9 @@ examples:
 """
 
 
+MAX_PROBLEM = 500
+"""How much is printed of what went wrong, in characters: servers may have had a say in it."""
+
 _GO_ON = "; --continue goes on where it stopped"
 
 
@@ -319,7 +322,8 @@ def _explain(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     text = str(getattr(error, "strerror", None) or error) or type(error).__name__
-    return printable(" ".join(text.split()))
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= MAX_PROBLEM else f"{line[:MAX_PROBLEM]}..."
 
 
 def _shown(url: str) -> str:

@@ -606,6 +606,14 @@ def test_endless_redirects_are_told_once(site: Site, capfd: pytest.CaptureFixtur
     assert capfd.readouterr().err == f"asyncnet fetch: {site.url}/loop: more than 10 redirects\n"
 
 
+def test_a_server_s_words_fill_no_terminal(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    far = b"HTTP/1.1 302 Found\r\nlocation: ftp://example.org/" + b"x" * 50_000 + b"\r\ncontent-length: 0\r\n\r\n"
+    for answer in (far, b"HTTP/1.1 404 " + b"x" * 50_000 + b"\r\ncontent-length: 0\r\n\r\n"):
+        with liar(answer) as (url, _):
+            assert main(["fetch", f"{url}/file"]) == 1
+        assert len(capfd.readouterr().err) < 1000
+
+
 def test_a_full_disk_is_told_and_what_has_come_is_kept(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
