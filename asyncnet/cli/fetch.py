@@ -227,8 +227,8 @@ def _jobs(args: argparse.Namespace, options: FetchOptions) -> list[_Job]:
         place = FETCHERS.get(scheme.lower())
         if place is None:
             known = ", ".join(f"{name}://" for name in FETCHERS)
-            hint = f"the schemes are {known}" if colon else f"the scheme is missing: https://{url}"
-            raise ConfigurationError(f"{printable(url)}: {hint}")
+            hint = f"the schemes are {known}" if colon else f"the scheme is missing: https://{_shown(url)}"
+            raise ConfigurationError(f"{_shown(url)}: {hint}")
         if place not in fetchers:
             fetchers[place] = load(place)(options)
         fetcher = fetchers[place]
@@ -328,7 +328,7 @@ def _explain(error: BaseException) -> str:
 
 def _shown(url: str) -> str:
     """`url` without user and password."""
-    return printable(re.sub(r"^([a-z]+://)[^/?#]*@", r"\1", url, flags=re.IGNORECASE))
+    return printable(re.sub(r"^([a-z][a-z0-9+.-]*://)?[^/?#]*@", r"\1", url, flags=re.IGNORECASE))
 
 
 # What somebody at a terminal sees

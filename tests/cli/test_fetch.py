@@ -657,6 +657,9 @@ def test_options_that_cannot_be_read_are_a_usage_error(arguments: list[str]) -> 
 def test_a_password_in_a_url_is_not_shown(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["fetch", site.url.replace("//", "//user:hunter2@") + "/none"]) == 1
     assert "hunter2" not in capfd.readouterr().err
+    for url in ("ftp://user:hunter2@example.org/", "user:hunter2@example.org/", "x-1://user:hunter2@example.org"):
+        assert main(["fetch", url]) == 2
+        assert "hunter2" not in capfd.readouterr().err
 
 
 @contextmanager
