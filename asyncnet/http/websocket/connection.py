@@ -340,7 +340,8 @@ class WebSocket:
         The message leaves at the end of this turn of the event loop at the latest; the next one waits until it has, so
         that a peer that does not read makes the sender wait. Raises `WebSocketClosed` when it has closed, or is about
         to, and `LocalProtocolError` for text that UTF-8 cannot hold.
-        Cancelled while it waits for its turn, nothing has been sent; later, the sending side is broken.
+        Cancelled while it waits for its turn, nothing has been sent; later, it leaves with what is sent next, or the
+        sending side is broken.
         """
         if self._sending:
             await self._wait_turn()
@@ -374,12 +375,17 @@ class WebSocket:
         await self._take_turn()
         try:
             self._check_can_send()
-            self._stream.write(frame)
-            await self._stream.flush()
+            await self._send_control(frame)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise WebSocketClosed(CloseCode.ABNORMAL, str(error)) from None
         finally:
             self._pass_turn()
+
+    async def _send_control(self, frame: bytes) -> None:
+        """Send a frame behind what waits, which can be a large message whose sender was cancelled."""
+        await self._stream.flush()
+        self._stream.write(frame)
+        await self._stream.flush()
 
     async def _take_turn(self) -> None:
         if self._sending:
@@ -452,8 +458,7 @@ class WebSocket:
         with trio.move_on_after(self.timeouts.close):
             await self._take_turn()
             try:
-                self._stream.write(frame)
-                await self._stream.flush()
+                await self._send_control(frame)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass
             finally:

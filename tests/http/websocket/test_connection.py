@@ -249,6 +249,28 @@ class TestSending:
             assert await reader.receive() == text[-1000:]
             await left.send_all(frame(TEXT))
 
+    @pytest.mark.parametrize("count", range(60, 68))
+    @pytest.mark.parametrize("pings", [True, False])
+    async def test_after_a_large_message_that_is_cancelled_the_rest_is_whole(
+        self, count: int, pings: bool, autojump_clock: Clock
+    ) -> None:
+        left, right = stream_pair(capacity=1_000_000)
+        ws, reader = WebSocket(right), WebSocket(left, is_client=True)
+        for _ in range(count):  # now and then a send is a checkpoint
+            await ws.send(b"small")
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await ws.send(bytes(200_000))
+        received = []
+        async with trio.open_nursery() as nursery:
+            if pings:
+                await ws.ping()
+            nursery.start_soon(ws.close)
+            async for message in reader:
+                received.append(message)
+        assert received[:count] == [b"small"] * count
+        assert received[count:] in ([], [bytes(200_000)])
+
     async def test_a_ping_can_be_sent(self, autojump_clock: Clock) -> None:
         async def ping(ws: WebSocket) -> None:
             await ws.ping(b"there?")
