@@ -43,7 +43,7 @@ class HTTPFetcher:
         self._client = HTTPClient(
             headers=headers,
             redirects=options.redirects,
-            limits=ClientLimits(per_origin=max(options.jobs, 1)),
+            limits=ClientLimits(connections=options.jobs, per_origin=options.jobs),
             timeouts=ClientTimeouts(connect=seconds, send=seconds, head=seconds, body=seconds),
             tls=client_context(rules, verify=options.verify) if verified else None,
             proxy=options.proxy,

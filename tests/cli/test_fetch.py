@@ -123,6 +123,25 @@ def test_several_are_fetched_at_once_and_one_that_fails_is_told(site: Site, capf
     assert capfd.readouterr().err == f"asyncnet fetch: {site.url}/none: the server answered 404 Not Found\n"
 
 
+def test_as_many_are_fetched_at_once_as_was_asked_for(site: Site) -> None:
+    asked = 0
+    all_asked = trio.Event()
+
+    async def app(request: Request) -> Response:
+        nonlocal asked
+        asked += 1
+        if asked == 120:
+            all_asked.set()
+        await all_asked.wait()
+        return Response.text("together")
+
+    with in_thread() as portal:
+        service = portal.start(partial(serve, HTTPHandler(app), "tcp://127.0.0.1:0"))
+        url = service.endpoints[0].replace("tcp", "http")
+        assert main(["fetch", "--jobs", "120", "--timeout", "5", *(f"{url}/{number}" for number in range(120))]) == 0
+    assert len(here()) == 120
+
+
 def test_standard_output_gets_the_content_and_nothing_else(
     site: Site, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
