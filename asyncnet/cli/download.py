@@ -88,7 +88,7 @@ class Partial:
             os.close(self._descriptor)
             raise DownloadError(f"{target}: another fetch is at work on it: wait, or name another file by -o")
         self.size = os.fstat(self._descriptor).st_size
-        self._is_resumable = False
+        self._is_resumable = self.known() is not None  # an earlier run's, until `begin` has taken its place
 
     def _lock(self) -> bool:
         """Whether the partial is this run's alone. What was opened can have taken its name before it was locked."""

@@ -243,6 +243,20 @@ def test_a_part_that_is_more_than_the_whole_is_fetched_anew(site: Site, capfd: p
     assert Path("file.bin").read_bytes() == LARGE
 
 
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n", b"", b"nonsense\r\n\r\n"])
+def test_a_part_outlives_a_server_that_is_in_trouble(
+    site: Site, capfd: pytest.CaptureFixture[str], answer: bytes
+) -> None:
+    rest = b"HTTP/1.1 206 Partial Content\r\ncontent-range: bytes 10-19/20\r\ncontent-length: 10\r\n\r\nABCDEFGHIJ"
+    with liar(CUT, answer, rest) as (url, _):
+        assert main(["fetch", f"{url}/file"]) == 1
+        assert main(["fetch", "--continue", f"{url}/file"]) == 1
+        assert "--continue goes on" in capfd.readouterr().err.splitlines()[-1]
+        assert Path(".file.part").read_bytes() == b"0123456789"
+        assert main(["fetch", "--continue", f"{url}/file"]) == 0
+    assert Path("file").read_bytes() == b"0123456789ABCDEFGHIJ"
+
+
 @pytest.mark.parametrize("info", ["", "{}", "[]", "null", '{"url": 1, "etag": 2, "modified": 3}'])
 def test_notes_that_are_damaged_are_not_believed(site: Site, capfd: pytest.CaptureFixture[str], info: str) -> None:
     break_off(site, capfd)
