@@ -64,7 +64,7 @@ class HTTPFetcher:
         if target is None:
             await self._pass_on(url, 1, report)
             return
-        device = await trio.to_thread.run_sync(open_device, target)
+        device = await trio.to_thread.run_sync(open_device, target, abandon_on_cancel=True)  # a pipe waits for a reader
         if device is not None:
             await self._pass_on(url, device, report)
             os.close(device)  # else it stays open: a thread may still be writing to it

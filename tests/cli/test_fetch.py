@@ -413,6 +413,28 @@ def test_an_interrupt_leaves_a_part_that_can_be_continued(site: Site, number: si
     assert Path("file.bin").read_bytes() == LARGE
 
 
+def test_a_pipe_that_nobody_reads_can_be_left(site: Site) -> None:
+    os.mkfifo("pipe")
+    process = subprocess.Popen(
+        [*COMMAND, "fetch", "-o", "pipe", f"{site.url}/file.bin"], env=environment(), stderr=subprocess.PIPE
+    )
+    try:
+        wait_for_thread(process.pid)  # which opens the pipe, and waits for a reader
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=DEADLINE)
+    finally:
+        process.kill()
+    assert (process.returncode, err) == (130, b"")
+
+
+def wait_for_thread(pid: int) -> None:
+    for _ in range(DEADLINE * 50):
+        if len(os.listdir(f"/proc/{pid}/task")) > 1:
+            return
+        threading.Event().wait(0.02)
+    raise AssertionError("no thread")
+
+
 def test_files_that_are_there_already_need_not_be_fetched_again(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
     urls = [f"{site.url}/file.bin", f"{site.url}/other.txt"]
     (site.root / "empty").touch()
