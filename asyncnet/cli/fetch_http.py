@@ -157,7 +157,11 @@ class HTTPFetcher:
                 report.advance(len(piece))
                 if gathered >= BATCH:
                     data, batch, gathered = b"".join(batch), [], 0
-                    await trio.to_thread.run_sync(partial.write, data)
+                    try:
+                        await trio.to_thread.run_sync(partial.write, data)
+                    except trio.Cancelled:
+                        partial.write(data)  # the thread had not begun
+                        raise
         finally:
             partial.write(b"".join(batch))  # also after Ctrl-C: what has come need not come again
 

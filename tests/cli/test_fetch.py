@@ -24,10 +24,12 @@ from hypothesis import strategies as st
 from asyncnet import ServerTLS, serve
 from asyncnet.cli import main
 from asyncnet.cli.download import safe_name
-from asyncnet.cli.fetch_http import disposition_name, is_earlier
+from asyncnet.cli.fetch import FetchOptions
+from asyncnet.cli.fetch_http import HTTPFetcher, disposition_name, is_earlier
 from asyncnet.embed import in_thread
 from asyncnet.http import Files, HTTPHandler, Request, Response
 from asyncnet.stream import Stream
+from asyncnet.testing import cancel_at_each_checkpoint
 from tests.cli.command import COMMAND, DEADLINE, environment
 
 LARGE = bytes(range(256)) * 8000
@@ -411,6 +413,35 @@ def test_an_interrupt_leaves_a_part_that_can_be_continued(site: Site, number: si
     assert Path(".file.bin.part").read_bytes() == LARGE[:777]
     assert main(["fetch", "-C", f"{site.url}/file.bin"]) == 0
     assert Path("file.bin").read_bytes() == LARGE
+
+
+class Counting:
+    """A report that counts what has come."""
+
+    def __init__(self) -> None:
+        self.saved: Path | None = None
+        self.is_resumable = self.was_there = False
+        self.size = 0
+
+    def begin(self, done: int, total: int | None) -> None:
+        self.size = done
+
+    def advance(self, size: int) -> None:
+        self.size += size
+
+
+def test_cancelled_anywhere_a_fetch_keeps_all_that_has_come(site: Site) -> None:
+    async def fetch_again_and_again() -> None:
+        for attempt in cancel_at_each_checkpoint():
+            for name in here():
+                os.unlink(name)
+            fetcher, report = HTTPFetcher(FetchOptions()), Counting()
+            with attempt:
+                await fetcher.fetch(f"{site.url}/file.bin", Path("file.bin"), report)
+            await fetcher.aclose()
+            assert sum(os.path.getsize(name) for name in here() if not name.endswith(".info")) == report.size
+
+    trio.run(fetch_again_and_again)
 
 
 def test_a_pipe_that_nobody_reads_can_be_left(site: Site) -> None:
