@@ -26,16 +26,24 @@ AGENT = "asyncnet-crawler"
 LARGEST = 2 << 20
 """Bytes of a page."""
 
+PATIENCE = 2
+"""Seconds for reading a page's HTML: nested deeply enough, 2 MiB of it take minutes."""
+
+LONGEST = 3600
+"""Seconds between two pages; who asks for more wants no crawler."""
+
 
 async def read_robots(client: HTTPClient, site: str) -> RobotFileParser:
     """What the site asks of crawlers (RFC 9309): no such file permits all, a server in trouble permits nothing."""
     answer = await client.get(urljoin(site, "/robots.txt"), limit=LARGEST)
-    robots = RobotFileParser()
-    if answer.status >= 500:
-        robots.parse(["User-agent: *", "Disallow: /"])
-    else:
+    robots, nothing = RobotFileParser(), RobotFileParser()
+    nothing.parse(["User-agent: *", "Disallow: /"])
+    try:
         robots.parse(answer.text().splitlines() if answer.is_success else [])
-    return robots
+        is_too_slow = float(robots.crawl_delay(AGENT) or 0) > LONGEST
+    except (ValueError, OverflowError):  # numbers of nonsense
+        return nothing
+    return nothing if answer.status >= 500 or is_too_slow else robots
 
 
 async def read_page(client: HTTPClient, url: str) -> list[str]:
@@ -44,14 +52,15 @@ async def read_page(client: HTTPClient, url: str) -> list[str]:
         async with client.request("GET", url) as response:
             if "html" in response.headers.get("content-type", ""):
                 await response.read(limit=LARGEST)
-                tree = LexborHTMLParser(response.text())
+                with trio.fail_after(PATIENCE):
+                    tree = await trio.to_thread.run_sync(LexborHTMLParser, response.text(), abandon_on_cancel=True)
                 title = tree.css_first("title")
                 print(printable(f"{response.status} {url}  {'' if title is None else ' '.join(title.text().split())}"))
                 return [a.attributes.get("href") or "" for a in tree.css("a[href]:not([rel~=nofollow])")]
             print(printable(f"{response.status} {url}  ({response.headers.get('content-type', 'of no type')})"))
             return [response.headers.get("location", "")]
-    except (OSError, AsyncnetError, trio.BrokenResourceError) as error:
-        print(printable(f"--- {url}  {error}"))
+    except (OSError, AsyncnetError, trio.BrokenResourceError, trio.TooSlowError) as error:
+        print(printable(f"--- {url}  {str(error) or 'its HTML takes too long to read'}"))
         return []
 
 

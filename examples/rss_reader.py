@@ -38,7 +38,7 @@ async def read(client: HTTPClient, url: str) -> bool:
     except DefusedXmlException as error:
         print(printable(f"{url} is refused, since it is made to do harm: {error}"), file=sys.stderr)
         return False
-    except (OSError, AsyncnetError, trio.BrokenResourceError, ParseError) as error:
+    except (OSError, AsyncnetError, trio.BrokenResourceError, ParseError, LookupError, ValueError) as error:
         print(printable(f"{url} cannot be read: {error}"), file=sys.stderr)
         return False
     print("\n".join(map(printable, [url, *lines])))

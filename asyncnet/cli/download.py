@@ -61,11 +61,11 @@ def open_device(target: Path) -> int | None:
     return os.open(target, os.O_WRONLY | os.O_CLOEXEC)
 
 
-def size_of(target: Path) -> int | None:
-    """The size of the file `target`; None if there is none, or a partial one beside it that is to take its name."""
+def status_of(target: Path) -> os.stat_result | None:
+    """Size and times of the file `target`; None if there is none, or a partial one beside it is to take its name."""
     if not target.is_file() or target.with_name(f".{target.name}.part").exists():
         return None
-    return target.stat().st_size
+    return target.stat()
 
 
 class Partial:
@@ -84,13 +84,19 @@ class Partial:
         if not target.parent.is_dir():
             raise DownloadError(f"there is no folder {target.parent}")
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        if not self._lock():
+            os.close(self._descriptor)
+            raise DownloadError(f"{target}: another fetch is at work on it: wait, or name another file by -o")
+        self.size = os.fstat(self._descriptor).st_size
+        self._is_resumable = self.known() is not None  # an earlier run's, until `begin` has taken its place
+
+    def _lock(self) -> bool:
+        """Whether the partial is this run's alone. What was opened can have taken its name before it was locked."""
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._descriptor)
-            raise DownloadError(f"{target}: another fetch is at work on it: wait, or name another file by -o") from None
-        self.size = os.fstat(self._descriptor).st_size
-        self._is_resumable = False
+            return os.path.samestat(os.fstat(self._descriptor), os.lstat(self._path))
+        except (BlockingIOError, FileNotFoundError):
+            return False
 
     def _check_target(self) -> None:
         if self.target.is_dir():
@@ -113,10 +119,10 @@ class Partial:
         os.ftruncate(self._descriptor, 0)
         self.size = 0
         self._is_resumable = bool(validators.condition)
+        self._info.unlink(missing_ok=True)
         if self._is_resumable:
-            self._info.write_text(json.dumps(asdict(validators)))
-        else:
-            self._info.unlink(missing_ok=True)
+            with open(self._info, "x") as file:  # a new one: where others may write, the name could be a link
+                file.write(json.dumps(asdict(validators)))
 
     def go_on(self) -> None:
         """Write behind what is there."""

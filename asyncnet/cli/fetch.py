@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import ssl
 import sys
 from collections.abc import Iterator
@@ -33,10 +34,11 @@ FETCHERS = {
 _EPILOG = """\
 A file is saved in the current folder under the last part of its URL. Until it is whole it is .NAME.part, which
 --continue goes on with: the server is asked for the rest, and only if the file is still the same. With --continue a
-file that is there already, as long as the server's, is left as it is: a list of URLs can be given again and again.
+file that is there already, as long as the server's and no older, is left as it is: a list of URLs can be given again
+and again.
 The variables http_proxy, https_proxy, all_proxy and no_proxy are heeded.
 
-Exit status: 0 if all were fetched, 1 if one was not, 2 for wrong options.
+Exit status: 0 if all were fetched, 1 if one was not, 2 for wrong options, 130 after Ctrl-C, 143 after SIGTERM.
 
 examples:
   asyncnet fetch https://example.org/large.iso
@@ -46,6 +48,9 @@ examples:
   asyncnet fetch --data @form.bin --header "Content-Type: application/x-thing" -o answer https://example.org/
 """
 
+
+MAX_PROBLEM = 500
+"""How much is printed of what went wrong, in characters: servers may have had a say in it."""
 
 _GO_ON = "; --continue goes on where it stopped"
 
@@ -222,8 +227,8 @@ def _jobs(args: argparse.Namespace, options: FetchOptions) -> list[_Job]:
         place = FETCHERS.get(scheme.lower())
         if place is None:
             known = ", ".join(f"{name}://" for name in FETCHERS)
-            hint = f"the schemes are {known}" if colon else f"the scheme is missing: https://{url}"
-            raise ConfigurationError(f"{printable(url)}: {hint}")
+            hint = f"the schemes are {known}" if colon else f"the scheme is missing: https://{_shown(url)}"
+            raise ConfigurationError(f"{_shown(url)}: {hint}")
         if place not in fetchers:
             fetchers[place] = load(place)(options)
         fetcher = fetchers[place]
@@ -262,15 +267,29 @@ async def _fetch_all(jobs: list[_Job], options: FetchOptions, quiet: bool) -> in
             elif report.saved is not None and not quiet:
                 display.say(f"{report.saved}: {report.size} bytes")
 
+    terminated = False
+
+    async def heed_sigterm(scope: trio.CancelScope) -> None:
+        nonlocal terminated
+        with trio.open_signal_receiver(signal.SIGTERM) as signals:
+            await anext(signals)
+        terminated = True  # as after Ctrl-C, what has come is kept; a second one ends the process where it stands
+        scope.cancel()
+
     with _display(quiet) as display:
         try:
             async with trio.open_nursery() as nursery:
-                for _ in range(min(options.jobs, len(jobs))):
-                    nursery.start_soon(work)
+                nursery.start_soon(heed_sigterm, nursery.cancel_scope)
+                async with trio.open_nursery() as working:
+                    for _ in range(min(options.jobs, len(jobs))):
+                        working.start_soon(work)
+                nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 2):
                 for fetcher in {id(job.fetcher): job.fetcher for job in jobs}.values():
                     await fetcher.aclose()
+    if terminated:
+        return 128 + signal.SIGTERM
     return 1 if failures else 0
 
 
@@ -303,12 +322,13 @@ def _explain(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     text = str(getattr(error, "strerror", None) or error) or type(error).__name__
-    return printable(" ".join(text.split()))
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= MAX_PROBLEM else f"{line[:MAX_PROBLEM]}..."
 
 
 def _shown(url: str) -> str:
     """`url` without user and password."""
-    return printable(re.sub(r"^([a-z]+://)[^/?#]*@", r"\1", url, flags=re.IGNORECASE))
+    return printable(re.sub(r"^([a-z][a-z0-9+.-]*://)?[^/?#]*@", r"\1", url, flags=re.IGNORECASE))
 
 
 # What somebody at a terminal sees

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from email.utils import parsedate_to_datetime
+from email.utils import formatdate, parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import unquote
 
 import trio
 
 from asyncnet.cli.descriptors import write_all
-from asyncnet.cli.download import DownloadError, Partial, Validators, open_device, safe_name, size_of
+from asyncnet.cli.download import DownloadError, Partial, Validators, open_device, safe_name, status_of
 from asyncnet.cli.fetch import FetchOptions, Report
 from asyncnet.endpoints import Endpoint, Scheme
 from asyncnet.http.client import HTTPClient, Requesting
@@ -43,7 +43,7 @@ class HTTPFetcher:
         self._client = HTTPClient(
             headers=headers,
             redirects=options.redirects,
-            limits=ClientLimits(per_origin=max(options.jobs, 1)),
+            limits=ClientLimits(connections=options.jobs, per_origin=options.jobs),
             timeouts=ClientTimeouts(connect=seconds, send=seconds, head=seconds, body=seconds),
             tls=client_context(rules, verify=options.verify) if verified else None,
             proxy=options.proxy,
@@ -64,7 +64,7 @@ class HTTPFetcher:
         if target is None:
             await self._pass_on(url, 1, report)
             return
-        device = await trio.to_thread.run_sync(open_device, target)
+        device = await trio.to_thread.run_sync(open_device, target, abandon_on_cancel=True)  # a pipe waits for a reader
         if device is not None:
             await self._pass_on(url, device, report)
             os.close(device)  # else it stays open: a thread may still be writing to it
@@ -80,15 +80,18 @@ class HTTPFetcher:
             raise
 
     async def _is_there(self, url: str, target: Path, report: Report) -> bool:
-        """Whether `target` is there, and as long as what the server has: to go on with it means to do nothing."""
-        size = await trio.to_thread.run_sync(size_of, target)
-        if size is None:
+        """Whether `target` is there, as long as what the server has, and no older: going on means to do nothing."""
+        status = await trio.to_thread.run_sync(status_of, target)
+        if status is None:
             return False
-        async with self._request(url, [("range", f"bytes={size}-")]) as response:
+        size, saved = status.st_size, formatdate(status.st_mtime, usegmt=True)
+        async with self._request(url, [("range", f"bytes={size}-"), ("if-unmodified-since", saved)]) as response:
             if response.status == 416:
                 is_whole = _is_whole(response, size)
             else:
                 is_whole = response.status == 200 and _length(response) == size
+            if is_earlier(saved, response.headers.get("last-modified", "")):
+                is_whole = False  # not every server heeds the condition
         if is_whole:
             report.begin(size, size)
             report.saved, report.was_there = target, True
@@ -123,9 +126,11 @@ class HTTPFetcher:
             if known is None or response.status != 206:
                 if response.status != 416:
                     return await self._from_start(partial, url, response, report)
-            elif _continues(response, partial.size):
+            elif (whole := _size_of_whole(response, partial.size, known)) is not None:
                 partial.go_on()
                 await self._receive(partial, response, report)
+                if partial.size != whole:
+                    raise DownloadError(f"the server spoke of {whole} bytes in all, and there are {partial.size} now")
                 return self._proposed(response, partial)
         # Something else than what we have: the whole once more.
         async with self._request(url, []) as response:
@@ -135,7 +140,7 @@ class HTTPFetcher:
         _check(response)
         get = response.headers.get
         modified = get("last-modified", "")
-        validators = Validators(url, get("etag", ""), modified if is_strong(modified, get("date", "")) else "")
+        validators = Validators(url, get("etag", ""), modified if is_earlier(modified, get("date", "")) else "")
         await trio.to_thread.run_sync(partial.begin, validators)
         await self._receive(partial, response, report)
         return self._proposed(response, partial)
@@ -152,7 +157,11 @@ class HTTPFetcher:
                 report.advance(len(piece))
                 if gathered >= BATCH:
                     data, batch, gathered = b"".join(batch), [], 0
-                    await trio.to_thread.run_sync(partial.write, data)
+                    try:
+                        await trio.to_thread.run_sync(partial.write, data)
+                    except trio.Cancelled:
+                        partial.write(data)  # the thread had not begun
+                        raise
         finally:
             partial.write(b"".join(batch))  # also after Ctrl-C: what has come need not come again
 
@@ -174,12 +183,15 @@ def disposition_name(value: str) -> str | None:
     return None
 
 
-def is_strong(modified: str, date: str) -> bool:
-    """Whether a Last-Modified tells two contents apart: it is a second older than the answer, or more (RFC 9110
-    section 8.8.2.2), so that no second change had the same date."""
+def is_earlier(first: str, second: str) -> bool:
+    """Whether the date `first` is a second earlier than `second`, or more.
+
+    A Last-Modified that is so much earlier than the answer's Date tells two contents apart, since no second change had
+    the same date (RFC 9110 section 8.8.2.2).
+    """
     try:
-        return (parsedate_to_datetime(date) - parsedate_to_datetime(modified)).total_seconds() >= 1
-    except (TypeError, ValueError):
+        return (parsedate_to_datetime(second) - parsedate_to_datetime(first)).total_seconds() >= 1
+    except (TypeError, ValueError, OverflowError):
         return False
 
 
@@ -195,17 +207,23 @@ def _check(response: ClientResponse) -> None:
 
 def _length(response: ClientResponse) -> int | None:
     value = response.headers.get("content-length", "")
-    return int(value) if value.isdigit() else None
+    return int(value) if re.fullmatch("[0-9]{1,19}", value) else None
 
 
-def _continues(response: ClientResponse, size: int) -> bool:
-    """Whether a 206 brings all that is missing behind `size` bytes (RFC 9110 section 14.4)."""
-    match = re.fullmatch(
-        r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", response.headers.get("content-range", "")
-    )
-    if match is None or int(match[1]) != size:
-        return False
-    return match[3] == "*" or int(match[2]) + 1 == int(match[3])
+def _size_of_whole(response: ClientResponse, size: int, known: Validators) -> int | None:
+    """How long the whole is, if a 206 brings all that is missing behind `size` bytes (RFC 9110 section 14.4).
+
+    None also if its validators are not those of what is there: not every server heeds If-Range (section 15.3.7.3).
+    """
+    get = response.headers.get
+    match = re.fullmatch(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})", get("content-range", ""))
+    if match is None or int(match[1]) != size or int(match[2]) + 1 != int(match[3]):
+        return None
+    noted = (known.etag, known.modified)
+    given = (get("etag", ""), get("last-modified", ""))
+    if any(old and new and old != new for old, new in zip(noted, given, strict=True)):
+        return None
+    return int(match[3])
 
 
 def _is_whole(response: ClientResponse, size: int) -> bool:

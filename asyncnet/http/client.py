@@ -51,7 +51,7 @@ CREDENTIALS = ("authorization", "cookie", "proxy-authorization")
 """What belongs to the origin that it was given for."""
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_OF_BODIES = ("content-type", "content-encoding", "content-language", "content-location", "content-length")
+_OF_BODIES = ("content-type", "content-encoding", "content-language", "content-location", "content-length", "expect")
 
 
 class RedirectError(RemoteProtocolError):
@@ -59,7 +59,10 @@ class RedirectError(RemoteProtocolError):
 
 
 class UpgradeRefused(AsyncnetError):
-    """The server has answered a request for an upgrade otherwise than by 101. `response` is the answer, read."""
+    """The server has answered a request for an upgrade otherwise than by 101. `response` is the answer.
+
+    Its body is in `content` if it is whole and has `ClientLimits.unread` bytes at most.
+    """
 
     def __init__(self, response: ClientResponse) -> None:
         self.response = response
@@ -228,6 +231,8 @@ class HTTPClient:
             response = ClientResponse(head, framing._replace(is_reusable=False), rest, request, connection, self._pool)
             try:
                 await response.read(limit=self.limits.unread)
+            except (AsyncnetError, trio.BrokenResourceError):
+                pass  # that it was refused says more than what is wrong with the body
             finally:
                 await response.aclose()
             raise UpgradeRefused(response)

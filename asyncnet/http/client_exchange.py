@@ -135,12 +135,13 @@ class _Ended(Exception):
 class _HeadWait:
     """Receives heads until a final one; it can be interrupted and goes on where it was."""
 
-    __slots__ = ("_interim", "_limits", "_reader", "go_on", "result")
+    __slots__ = ("_interim", "_is_plain", "_limits", "_reader", "go_on", "result")
 
     def __init__(self, request: ClientRequest) -> None:
         self._limits = request.limits
         self._reader = ResponseReader(request.limits)
         self._interim = 0
+        self._is_plain = True  # so far; the connection is not used again otherwise
         self.go_on = trio.Event()  # the server has answered something: it wants the body, or never will
         self.result: tuple[ResponseHead, bytes] | None = None
 
@@ -153,9 +154,10 @@ class _HeadWait:
             while result is not None:
                 head, rest = result
                 self.go_on.set()
+                self._is_plain = self._is_plain and head.is_plain
                 if head.status >= 200 or head.status == 101:
-                    self.result = result
-                    return result
+                    self.result = head._replace(is_plain=self._is_plain), rest
+                    return self.result
                 self._interim += 1
                 if self._interim > self._limits.interim:
                     raise ResponseError(f"more than {self._limits.interim} interim responses")

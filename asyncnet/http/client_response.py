@@ -7,6 +7,7 @@ reading can go on within the `async with` block of the request; what is not read
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -24,7 +25,16 @@ from asyncnet.http.pool import Connection, Pool
 from asyncnet.http.url import URL
 from asyncnet.printable import printable
 
+FAIR_TURNS = 16
+"""How many decoded pieces, of 64 KiB mostly, may come of one receive without a checkpoint."""
+
+SKIP_TIME = 1.0
+"""How long a redirect's body is waited for, in seconds, to keep the connection: another costs less."""
+
 _find_charset = re.compile(r";\s*charset\s*=\s*\"?([^\s\";]+)", re.IGNORECASE).search
+
+_NO_CHARSETS = frozenset({"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape"})
+"""Codecs of Python's for text that are no charsets; punycode takes quadratic time."""
 
 
 class StatusError(AsyncnetError):
@@ -48,6 +58,7 @@ class ClientResponse:
         "_pool",
         "_request",
         "_rest",
+        "_turns",
         "headers",
         "history",
         "http_version",
@@ -85,6 +96,7 @@ class ClientResponse:
         self._decoders: list[Decoder] | None = None
         self._decoded: Iterator[bytes] | None = None
         self._inflated = 0
+        self._turns = 0  # pieces decoded since the last checkpoint
 
     @property
     def is_success(self) -> bool:
@@ -124,12 +136,20 @@ class ClientResponse:
         """The next piece of the body; b"" at its end."""
         while True:
             if self._decoded is not None:
-                piece = next(self._decoded, b"")
+                if self._turns >= FAIR_TURNS:
+                    self._turns = 0
+                    await trio.lowlevel.checkpoint()
+                    continue  # it may have been closed meanwhile
+                piece = next(self._decoded, None)
                 if piece:
+                    self._turns += 1
                     self._inflated += len(piece)
                     if self._inflated > self._request.limits.inflated:
                         raise ResponseError(f"the body inflates to more than {self._request.limits.inflated} bytes")
                     return piece
+                if piece is not None:
+                    self._turns = FAIR_TURNS
+                    continue
                 self._decoded = None
             piece = await self._receive_framed()
             if not piece:
@@ -217,13 +237,18 @@ class ClientResponse:
         """`content` as text, by the charset of Content-Type, else UTF-8; what is malformed is U+FFFD."""
         found = _find_charset(self.headers.get("content-type", ""))
         try:
-            return self.content.decode(found[1] if found else "utf-8", "replace")
+            if found and codecs.lookup(found[1]).name not in _NO_CHARSETS:
+                return self.content.decode(found[1], "replace")
         except (LookupError, UnicodeError):
-            return self.content.decode("utf-8", "replace")
+            pass
+        return self.content.decode("utf-8", "replace")
 
     def json(self) -> Any:
         """`content` as JSON (RFC 8259). Raises ValueError if it is none."""
-        return json.loads(self.content)
+        try:
+            return json.loads(self.content)
+        except RecursionError:
+            raise ValueError("the JSON is nested too deeply") from None
 
     # The end
 
@@ -232,8 +257,12 @@ class ClientResponse:
         body = self._framing.body
         is_short = isinstance(body, LengthReader) and body.remaining <= self._request.limits.unread
         if is_short and self._framing.is_reusable:
-            while await self._receive_framed():
-                pass
+            with trio.move_on_after(SKIP_TIME):
+                try:
+                    while await self._receive_framed():
+                        pass
+                except (AsyncnetError, trio.BrokenResourceError):
+                    pass  # what is wrong with it does not matter any more
         await self.aclose()
 
     async def aclose(self) -> None:

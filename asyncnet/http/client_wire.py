@@ -142,7 +142,7 @@ def _read_by_h11(raw: bytes, is_plain: bool, limits: ClientLimits) -> ResponseHe
         parser.receive_data(raw)
         event = parser.next_event()
     except h11.RemoteProtocolError as error:
-        raise ResponseError(str(error)) from None
+        raise ResponseError(str(error)[:200]) from None  # it quotes the whole line
     if not isinstance(event, (h11.Response, h11.InformationalResponse)):
         raise ResponseError("the head of the response cannot be read")
     return ResponseHead(
@@ -262,8 +262,8 @@ class _Expects(enum.Enum):
     TRAILER = enum.auto()
 
 
-# RFC 9112 section 7.1; blanks behind the size are what old servers pad it with.
-_is_chunk_line = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*+(;[\t\x20-\x7e\x80-\xff]*+)?\r\n").fullmatch
+# RFC 9112 section 7.1; blanks behind the size are what old servers pad it with: a few, since nothing counts them.
+_is_chunk_line = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]{0,16}+(;[\t\x20-\x7e\x80-\xff]*+)?\r\n").fullmatch
 _is_field = re.compile(rb"(" + _TOKEN + rb"):(" + _VALUE + rb")\r\n").fullmatch
 
 

@@ -1,7 +1,8 @@
 """Content codings taken off as they come: gzip, deflate, br and zstd (RFC 9110 section 8.4.1, RFC 7932, RFC 8878).
 
 A few bytes can stand for gigabytes. So a decoder never makes more than a piece at a time, which the reader takes before
-the next is made: memory is flat whatever comes. How much all of it may be is the caller's limit. Pure; used by
+the next is made: memory is flat whatever comes. How much all of it may be is the caller's limit. Neither may a body go
+on for ever that stands for nothing: empty members, empty blocks, and a coding around gigabytes of them. Pure; used by
 `http.client`.
 """
 
@@ -12,7 +13,7 @@ import importlib.util
 import zlib
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 from asyncnet.http.client_wire import ResponseError
 
@@ -26,12 +27,21 @@ ZSTD_WINDOW = 8 << 20
 """The memory that a zstd frame may ask for; RFC 8878 section 3.1.1.1.2 has decoders support this much, and more need
 not be supported (RFC 9659)."""
 
+IDLE = 64 * 1024
+"""How much coded data may stand for nothing, in bytes; beyond it, `IDLE_RATIO` bytes for each that it stands for."""
 
-class Decoder(Protocol):
-    """Takes one coding off."""
+IDLE_RATIO = 32
+"""A stream that is flushed behind each byte needs 8 for it."""
+
+
+class Decoder:
+    """Takes one coding off. `taken` is how much `decode` has given it, `made` what came of that."""
+
+    taken = made = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """What `data` stands for, in pieces made as they are asked for. Raises ResponseError for malformed data."""
+        raise NotImplementedError
 
     def finish(self) -> None:
         """Nothing more comes. Raises ResponseError if the end of the coded data is missing."""
@@ -72,16 +82,21 @@ def decoders_for(value: str, most: int) -> list[Decoder] | None:
 
 
 def decode(decoders: list[Decoder], data: bytes) -> Iterator[bytes]:
-    """`data` through all of `decoders`."""
+    """`data` through all of `decoders`; b"" is a step that has made nothing yet, for the caller to rest after."""
     first, *others = decoders
-    if not others:
-        yield from first.feed(data)
-        return
+    first.taken += len(data)
     for piece in first.feed(data):
-        yield from decode(others, piece)
+        first.made += len(piece)
+        if others:
+            yield from decode(others, piece)
+            yield b""
+        else:
+            yield piece
+    if first.taken > IDLE + IDLE_RATIO * first.made:
+        raise ResponseError(f"more than {IDLE} bytes of coded data that stand for nothing")
 
 
-class _Gzip:
+class _Gzip(Decoder):
     """RFC 1952: members, one behind the other. Zeros behind the last are padding."""
 
     def __init__(self) -> None:
@@ -111,7 +126,7 @@ class _Gzip:
             raise ResponseError("the gzip body ends too early")
 
 
-class _Deflate:
+class _Deflate(Decoder):
     """zlib's format (RFC 1950), and the bare one (RFC 1951) that some servers send under this name."""
 
     def __init__(self) -> None:
@@ -142,7 +157,7 @@ class _Deflate:
             raise ResponseError("the deflate body ends too early")
 
 
-class _Brotli:
+class _Brotli(Decoder):
     def __init__(self) -> None:
         brotli = importlib.import_module("brotli")
         self._error: type[Exception] = brotli.error
@@ -167,7 +182,7 @@ class _Brotli:
             raise ResponseError("the brotli body ends too early")
 
 
-class _Zstd:
+class _Zstd(Decoder):
     """Frames, one behind the other."""
 
     def __init__(self) -> None:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from urllib.parse import unquote, urljoin
 
 from asyncnet.errors import LocalProtocolError, RemoteProtocolError
+from asyncnet.printable import printable
 from asyncnet.transports.authority import format_authority, name_problem
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
@@ -87,7 +88,7 @@ class URL:
         try:
             url = parse_url(urljoin(str(self), reference.strip().replace(" ", "%20")))
         except ValueError as error:
-            raise RemoteProtocolError(f"{self} redirects to nowhere: {error}") from None
+            raise RemoteProtocolError(f"{self} redirects to nowhere: {printable(str(error))}") from None
         return URL(url.scheme, url.host, url.port, url.target)
 
     def __str__(self) -> str:

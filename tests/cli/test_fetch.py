@@ -24,9 +24,12 @@ from hypothesis import strategies as st
 from asyncnet import ServerTLS, serve
 from asyncnet.cli import main
 from asyncnet.cli.download import safe_name
-from asyncnet.cli.fetch_http import disposition_name, is_strong
+from asyncnet.cli.fetch import FetchOptions
+from asyncnet.cli.fetch_http import HTTPFetcher, disposition_name, is_earlier
 from asyncnet.embed import in_thread
 from asyncnet.http import Files, HTTPHandler, Request, Response
+from asyncnet.stream import Stream
+from asyncnet.testing import cancel_at_each_checkpoint
 from tests.cli.command import COMMAND, DEADLINE, environment
 
 LARGE = bytes(range(256)) * 8000
@@ -87,6 +90,22 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         yield site
 
 
+@contextmanager
+def liar(*answers: bytes) -> Iterator[tuple[str, list[bytes]]]:
+    """A server that answers each request by the next of `answers`, whatever it asks: its URL, and what was asked."""
+    asked: list[bytes] = []
+
+    async def answer(transport: trio.abc.Stream) -> None:
+        stream = Stream.of(transport)
+        asked.append(await stream.receive_until(b"\r\n\r\n", limit=65536))
+        await stream.send_all(answers[min(len(asked), len(answers)) - 1])
+        await stream.aclose()
+
+    with in_thread() as portal:
+        service = portal.start(partial(serve, answer, "tcp://127.0.0.1:0"))
+        yield service.endpoints[0].replace("tcp", "http"), asked
+
+
 def here() -> list[str]:
     return sorted(os.listdir())
 
@@ -104,6 +123,25 @@ def test_several_are_fetched_at_once_and_one_that_fails_is_told(site: Site, capf
     assert main(["fetch", "--jobs", "2", "--quiet", *urls]) == 1
     assert here() == ["file.bin", "other.txt"]
     assert capfd.readouterr().err == f"asyncnet fetch: {site.url}/none: the server answered 404 Not Found\n"
+
+
+def test_as_many_are_fetched_at_once_as_was_asked_for(site: Site) -> None:
+    asked = 0
+    all_asked = trio.Event()
+
+    async def app(request: Request) -> Response:
+        nonlocal asked
+        asked += 1
+        if asked == 120:
+            all_asked.set()
+        await all_asked.wait()
+        return Response.text("together")
+
+    with in_thread() as portal:
+        service = portal.start(partial(serve, HTTPHandler(app), "tcp://127.0.0.1:0"))
+        url = service.endpoints[0].replace("tcp", "http")
+        assert main(["fetch", "--jobs", "120", "--timeout", "5", *(f"{url}/{number}" for number in range(120))]) == 0
+    assert len(here()) == 120
 
 
 def test_standard_output_gets_the_content_and_nothing_else(
@@ -207,6 +245,20 @@ def test_a_part_that_is_more_than_the_whole_is_fetched_anew(site: Site, capfd: p
     assert Path("file.bin").read_bytes() == LARGE
 
 
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n", b"", b"nonsense\r\n\r\n"])
+def test_a_part_outlives_a_server_that_is_in_trouble(
+    site: Site, capfd: pytest.CaptureFixture[str], answer: bytes
+) -> None:
+    rest = b"HTTP/1.1 206 Partial Content\r\ncontent-range: bytes 10-19/20\r\ncontent-length: 10\r\n\r\nABCDEFGHIJ"
+    with liar(CUT, answer, rest) as (url, _):
+        assert main(["fetch", f"{url}/file"]) == 1
+        assert main(["fetch", "--continue", f"{url}/file"]) == 1
+        assert "--continue goes on" in capfd.readouterr().err.splitlines()[-1]
+        assert Path(".file.part").read_bytes() == b"0123456789"
+        assert main(["fetch", "--continue", f"{url}/file"]) == 0
+    assert Path("file").read_bytes() == b"0123456789ABCDEFGHIJ"
+
+
 @pytest.mark.parametrize("info", ["", "{}", "[]", "null", '{"url": 1, "etag": 2, "modified": 3}'])
 def test_notes_that_are_damaged_are_not_believed(site: Site, capfd: pytest.CaptureFixture[str], info: str) -> None:
     break_off(site, capfd)
@@ -214,6 +266,45 @@ def test_notes_that_are_damaged_are_not_believed(site: Site, capfd: pytest.Captu
     Path(".file.bin.part").write_bytes(b"x" * 1000)
     assert main(["fetch", "-C", f"{site.url}/file.bin"]) == 0
     assert Path("file.bin").read_bytes() == LARGE
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "content-range: bytes 0-9/20",
+        "content-range: bytes 10-15/20",
+        "content-range: bytes 10-19/*",
+        "content-range: bytes 10-19/20, bytes 0-9/20",
+        'content-range: bytes 10-19/20\r\netag: "other"',
+        "x: y",
+    ],
+)
+def test_a_range_that_need_not_be_the_rest_of_the_same_file_is_not_added(site: Site, fields: str) -> None:
+    rest = f"HTTP/1.1 206 Partial Content\r\ncontent-length: 10\r\n{fields}\r\n\r\nABCDEFGHIJ".encode()
+    with liar(CUT, rest, WHOLE) as (url, asked):
+        assert main(["fetch", f"{url}/file"]) == 1
+        assert main(["fetch", "--continue", f"{url}/file"]) == 0
+        assert b"range: bytes=10-\r\n" in asked[1]
+        assert b"range:" not in asked[2]
+    assert Path("file").read_bytes() == b"a whole file, all of"
+
+
+CUT = b'HTTP/1.1 200 OK\r\ncontent-length: 20\r\netag: "one"\r\n\r\n0123456789'
+WHOLE = b'HTTP/1.1 200 OK\r\ncontent-length: 20\r\netag: "other"\r\n\r\na whole file, all of'
+
+
+@pytest.mark.parametrize("sent", [b"5\r\nABCDE\r\n", b"f\r\nABCDEFGHIJKLMNO\r\n"])
+def test_a_rest_that_is_longer_or_shorter_than_it_says_is_not_taken_for_the_whole(
+    site: Site, capfd: pytest.CaptureFixture[str], sent: bytes
+) -> None:
+    head = b"HTTP/1.1 206 Partial Content\r\ncontent-range: bytes 10-19/20\r\ntransfer-encoding: chunked\r\n\r\n"
+    with liar(CUT, head + sent + b"0\r\n\r\n", WHOLE) as (url, _):
+        assert main(["fetch", f"{url}/file"]) == 1
+        assert main(["fetch", "--continue", f"{url}/file"]) == 1
+        assert "20" in capfd.readouterr().err
+        assert not Path("file").exists()
+        assert main(["fetch", f"{url}/file"]) == 0
+    assert Path("file").read_bytes() == b"a whole file, all of"
 
 
 def test_notes_about_another_url_are_not_used(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
@@ -238,10 +329,28 @@ def test_what_no_validator_vouches_for_leaves_nothing_behind(site: Site, capfd: 
         ("Wed, 25 Nov 2026 04:00:00 GMT", "", False),
         ("nonsense", "Wed, 25 Nov 2026 04:00:00 GMT", False),
         ("Wed, 25 Nov 2026 04:00:00", "Wed, 25 Nov 2026 04:00:01 GMT", False),
+        ("Wed, 25 Nov 99999999999 04:00:00 GMT", "Wed, 25 Nov 2026 04:00:01 GMT", False),
+        ("Wed, 25 Nov 2026 04:00:00 +99999999999", "Wed, 25 Nov 2026 04:00:01 GMT", False),
     ],
 )
 def test_a_date_vouches_for_a_part_only_if_it_is_strong(modified: str, date: str, strong: bool) -> None:
-    assert is_strong(modified, date) is strong
+    assert is_earlier(modified, date) is strong
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"content-length: \xb2\r\n",
+        b"content-length: " + b"9" * 5000 + b"\r\n",
+        b"last-modified: Wed, 25 Nov 99999999999 04:00:00 GMT\r\ndate: Wed, 25 Nov 2026 04:00:01 GMT\r\n",
+    ],
+)
+def test_fields_of_nonsense_harm_no_file(site: Site, capfd: pytest.CaptureFixture[str], fields: bytes) -> None:
+    answer = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n" + fields + b"\r\n5\r\nhello\r\n0\r\n\r\n"
+    with liar(answer) as (url, _):
+        assert main(["fetch", f"{url}/odd", f"{site.url}/file.bin"]) == 0
+    assert Path("odd").read_bytes() == b"hello"
+    assert Path("file.bin").read_bytes() == LARGE
 
 
 def test_two_runs_do_not_write_one_file(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
@@ -251,6 +360,22 @@ def test_two_runs_do_not_write_one_file(site: Site, capfd: pytest.CaptureFixture
     assert "another fetch is at work on it" in capfd.readouterr().err
 
 
+def test_a_run_that_finishes_while_another_begins_keeps_its_file(
+    site: Site, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(".file.bin.part").write_bytes(b"all that the other wanted")
+    lock = fcntl.flock
+
+    def lock_late(descriptor: int, operation: int) -> None:
+        Path(".file.bin.part").rename("file.bin")  # the other has finished between our open and our lock
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", lock_late)
+    assert main(["fetch", f"{site.url}/file.bin"]) == 1
+    assert "another fetch" in capfd.readouterr().err
+    assert Path("file.bin").read_bytes() == b"all that the other wanted"
+
+
 def test_a_partial_file_that_is_a_link_is_not_followed(site: Site, tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("precious")
     Path(".file.bin.part").symlink_to(tmp_path / "precious")
@@ -258,7 +383,17 @@ def test_a_partial_file_that_is_a_link_is_not_followed(site: Site, tmp_path: Pat
     assert (tmp_path / "precious").read_text() == "precious"
 
 
-def test_an_interrupt_leaves_a_part_that_can_be_continued(site: Site) -> None:
+def test_notes_that_are_a_link_are_not_followed(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious")
+    Path(".file.bin.part.info").symlink_to(tmp_path / "precious")
+    assert main(["fetch", f"{site.url}/file.bin"]) == 0
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert Path("file.bin").read_bytes() == LARGE
+    assert here() == ["file.bin"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_a_part_that_can_be_continued(site: Site, number: signal.Signals) -> None:
     site.break_after = 777  # and then silence
     process = subprocess.Popen([*COMMAND, "fetch", f"{site.url}/file.bin"], env=environment(), stderr=subprocess.PIPE)
     try:
@@ -267,18 +402,68 @@ def test_an_interrupt_leaves_a_part_that_can_be_continued(site: Site) -> None:
             if ".file.bin.part.info" in here():
                 break
             threading.Event().wait(0.02)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=DEADLINE)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + number, err
+    assert b"Traceback" not in err
+    assert b"--continue" in err
+    site.break_after = None
+    assert Path(".file.bin.part").read_bytes() == LARGE[:777]
+    assert main(["fetch", "-C", f"{site.url}/file.bin"]) == 0
+    assert Path("file.bin").read_bytes() == LARGE
+
+
+class Counting:
+    """A report that counts what has come."""
+
+    def __init__(self) -> None:
+        self.saved: Path | None = None
+        self.is_resumable = self.was_there = False
+        self.size = 0
+
+    def begin(self, done: int, total: int | None) -> None:
+        self.size = done
+
+    def advance(self, size: int) -> None:
+        self.size += size
+
+
+def test_cancelled_anywhere_a_fetch_keeps_all_that_has_come(site: Site) -> None:
+    async def fetch_again_and_again() -> None:
+        for attempt in cancel_at_each_checkpoint():
+            for name in here():
+                os.unlink(name)
+            fetcher, report = HTTPFetcher(FetchOptions()), Counting()
+            with attempt:
+                await fetcher.fetch(f"{site.url}/file.bin", Path("file.bin"), report)
+            await fetcher.aclose()
+            assert sum(os.path.getsize(name) for name in here() if not name.endswith(".info")) == report.size
+
+    trio.run(fetch_again_and_again)
+
+
+def test_a_pipe_that_nobody_reads_can_be_left(site: Site) -> None:
+    os.mkfifo("pipe")
+    process = subprocess.Popen(
+        [*COMMAND, "fetch", "-o", "pipe", f"{site.url}/file.bin"], env=environment(), stderr=subprocess.PIPE
+    )
+    try:
+        wait_for_thread(process.pid)  # which opens the pipe, and waits for a reader
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=DEADLINE)
     finally:
         process.kill()
-    assert process.returncode == 130, err
-    assert b"Traceback" not in err
-    assert b"--continue" in err
-    site.break_after = None
-    part = Path(".file.bin.part").read_bytes()
-    assert part == LARGE[: len(part)]
-    assert main(["fetch", "-C", f"{site.url}/file.bin"]) == 0
-    assert Path("file.bin").read_bytes() == LARGE
+    assert (process.returncode, err) == (130, b"")
+
+
+def wait_for_thread(pid: int) -> None:
+    for _ in range(DEADLINE * 50):
+        if len(os.listdir(f"/proc/{pid}/task")) > 1:
+            return
+        threading.Event().wait(0.02)
+    raise AssertionError("no thread")
 
 
 def test_files_that_are_there_already_need_not_be_fetched_again(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
@@ -304,6 +489,37 @@ def test_a_file_of_another_length_is_not_taken_for_the_one_that_is_continued(
     assert "file.bin exists already" in capfd.readouterr().err
     assert Path("file.bin").read_bytes() == content
     assert here() == ["file.bin"]
+
+
+def test_a_file_that_has_changed_on_the_server_is_not_there_already(
+    site: Site, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fetch", f"{site.url}/other.txt"]) == 0
+    an_hour_ago = Path("other.txt").stat().st_mtime - 3600
+    os.utime("other.txt", (an_hour_ago, an_hour_ago))
+    (site.root / "other.txt").write_bytes(b"OTHER")
+    assert main(["fetch", "--continue", f"{site.url}/other.txt"]) == 1
+    assert "other.txt exists already" in capfd.readouterr().err
+    assert main(["fetch", "--force", f"{site.url}/other.txt"]) == 0
+    assert Path("other.txt").read_bytes() == b"OTHER"
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nmine", 0),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nlast-modified: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\nmine", 0),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nlast-modified: Fri, 31 Dec 9999 00:00:00 GMT\r\n\r\nthey", 1),
+        (b"HTTP/1.1 416 No\r\ncontent-length: 0\r\ncontent-range: bytes */4\r\n\r\n", 0),
+        (b"HTTP/1.1 412 No\r\ncontent-length: 0\r\ncontent-range: bytes */4\r\n\r\n", 1),
+    ],
+)
+def test_a_file_is_there_already_if_the_server_has_none_that_is_newer(site: Site, answer: bytes, status: int) -> None:
+    Path("file").write_bytes(b"mine")
+    with liar(answer) as (url, asked):
+        assert main(["fetch", "--continue", f"{url}/file"]) == status
+        assert b"range: bytes=4-\r\n" in asked[0]
+    assert Path("file").read_bytes() == b"mine"
 
 
 def test_a_kill_at_any_moment_leaves_a_part_that_can_be_continued(site: Site) -> None:
@@ -476,6 +692,14 @@ def test_endless_redirects_are_told_once(site: Site, capfd: pytest.CaptureFixtur
     assert capfd.readouterr().err == f"asyncnet fetch: {site.url}/loop: more than 10 redirects\n"
 
 
+def test_a_server_s_words_fill_no_terminal(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    far = b"HTTP/1.1 302 Found\r\nlocation: ftp://example.org/" + b"x" * 50_000 + b"\r\ncontent-length: 0\r\n\r\n"
+    for answer in (far, b"HTTP/1.1 404 " + b"x" * 50_000 + b"\r\ncontent-length: 0\r\n\r\n"):
+        with liar(answer) as (url, _):
+            assert main(["fetch", f"{url}/file"]) == 1
+        assert len(capfd.readouterr().err) < 1000
+
+
 def test_a_full_disk_is_told_and_what_has_come_is_kept(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -519,6 +743,9 @@ def test_options_that_cannot_be_read_are_a_usage_error(arguments: list[str]) -> 
 def test_a_password_in_a_url_is_not_shown(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["fetch", site.url.replace("//", "//user:hunter2@") + "/none"]) == 1
     assert "hunter2" not in capfd.readouterr().err
+    for url in ("ftp://user:hunter2@example.org/", "user:hunter2@example.org/", "x-1://user:hunter2@example.org"):
+        assert main(["fetch", url]) == 2
+        assert "hunter2" not in capfd.readouterr().err
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from subprocess import CompletedProcess
 
+import pytest
 import trio
 import trio.testing
 
@@ -101,6 +102,24 @@ async def test_the_crawler_leaves_a_site_in_trouble_alone() -> None:
         assert site.asked == ["/robots.txt"]
 
 
+async def test_the_crawler_gives_a_page_up_that_takes_minutes_to_read() -> None:
+    pages = {"/": page("home", "/deep", "/last"), "/deep": lambda: Response.html("<div>" * 400_000)}
+    async with serving({**pages, "/last": page("last")}) as site:
+        done = await run_beside("crawler.py", site.url)
+    assert f"--- {site.url}/deep  " in done.stdout
+    assert f"200 {site.url}/last  last" in done.stdout
+
+
+@pytest.mark.parametrize("number", ["\xb2", "9" * 400, "9" * 5000])
+async def test_the_crawler_leaves_a_site_alone_that_asks_for_a_pause_without_end(number: str) -> None:
+    robots = f"User-agent: *\nCrawl-delay: {number}\n"
+    async with serving({"/": page("home"), "/robots.txt": partial(Response.text, robots)}) as site:
+        done = await run_beside("crawler.py", site.url)
+        assert (done.returncode, done.stdout) == (0, "")
+        assert "Traceback" not in done.stderr
+        assert site.asked == ["/robots.txt"]
+
+
 async def test_the_crawler_stops_at_so_many_pages_and_passes_over_what_is_too_large() -> None:
     links = [f"/{number}" for number in range(50)]
     async with serving({"/": page("home", *links), "/0": lambda: Response.html("x" * (3 << 20))}) as site:
@@ -136,7 +155,14 @@ async def test_the_reader_reads_rss_and_atom() -> None:
 
 
 async def test_the_reader_refuses_bombs_and_thieves_and_reads_on() -> None:
-    pages = {"/bomb": xml(BOMB), "/thief": xml(THIEF), "/broken": xml("<rss><item>"), "/rss": xml(RSS)}
+    pages = {
+        "/bomb": xml(BOMB),
+        "/thief": xml(THIEF),
+        "/broken": xml("<rss><item>"),
+        "/unknown": xml(RSS.replace("?>", " encoding='nonsense'?>", 1)),
+        "/wide": xml(RSS.replace("?>", " encoding='gb2312'?>", 1)),
+        "/rss": xml(RSS),
+    }
     async with serving(pages) as site:
         done = await run_beside("rss_reader.py", *(f"{site.url}{path}" for path in [*pages, "/none"]))
     assert done.returncode == 1
@@ -147,6 +173,8 @@ async def test_the_reader_refuses_bombs_and_thieves_and_reads_on() -> None:
         f"{site.url}/broken cannot be read",
         f"{site.url}/none cannot be read",
         f"{site.url}/thief is refused, since it is made to do harm",
+        f"{site.url}/unknown cannot be read",
+        f"{site.url}/wide cannot be read",
     ]
 
 

@@ -163,6 +163,21 @@ async def test_text_and_json_are_read_as_their_headers_say() -> None:
         assert (await client.get(URL)).json() == {"a": 1}
 
 
+@pytest.mark.parametrize("charset", ["punycode", "IDNA", "unicode-escape", "raw_unicode_escape", "undefined", "zlib"])
+async def test_codecs_that_are_no_charsets_decode_no_text(charset: str) -> None:
+    # Punycode takes quadratic time: a megabyte would hold the event loop for minutes.
+    server = Answers(ok(b"a-\\u0041", f"Content-Type: text/plain; charset={charset}"))
+    async with client_of(server) as (client, _):
+        assert (await client.get(URL)).text() == "a-\\u0041"
+
+
+async def test_json_of_endless_depth_is_no_json() -> None:
+    async with client_of(Answers(ok(b"[" * 1_000_000))) as (client, _):
+        response = await client.get(URL)
+        with pytest.raises(ValueError, match="nested"):
+            response.json()
+
+
 # What must not be sent
 
 
@@ -214,6 +229,7 @@ async def test_a_connection_carries_one_request_after_the_other() -> None:
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n1",
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n1\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\nContent-Length: 1\r\n\r\n1",
+        b"HTTP/1.1 103 Early Hints\nLink: x\r\n\r\n" + ok(b"1"),
         b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 1\r\n\r\n1",
     ],
 )
@@ -717,14 +733,17 @@ def to(location: str, status: int = 302) -> bytes:
         (308, "PUT", "PUT"),
     ],
 )
-async def test_the_method_after_a_redirect_is_rfc_9110_s(status: int, method: str, becomes: str) -> None:
+async def test_the_method_after_a_redirect_is_rfc_9110_s(
+    status: int, method: str, becomes: str, autojump_clock: trio.testing.MockClock
+) -> None:
     answer = to("/next?x", status)
     if method == "HEAD":
         answer = answer.removesuffix(b"elsewhere")
     server = Answers(answer, ok())
     body = b"abc" if method in ("POST", "PUT") else b""
+    of_bodies = {"Content-Type": "x/y", "Expect": "100-continue"} if body else {}
     async with client_of(server) as (client, network):
-        response = await client.fetch(method, URL, body=body, headers={"Content-Type": "x/y"} if body else {})
+        response = await client.fetch(method, URL, body=body, headers=of_bodies)
         assert [str(one.url) for one in response.history] == [URL]
         assert str(response.url) == "http://example.org/next?x"
     assert len(network.origins) == 1  # the redirect's body was read, and its connection kept
@@ -732,6 +751,7 @@ async def test_the_method_after_a_redirect_is_rfc_9110_s(status: int, method: st
     kept = bool(body) and becomes == method
     assert server.requests[1].endswith(b"abc") is kept
     assert field(server.requests[1], "content-type") == ("x/y" if kept else None)
+    assert field(server.requests[1], "expect") == ("100-continue" if kept else None)
     assert (field(server.requests[1], "content-length") is not None) is kept
 
 
@@ -780,6 +800,24 @@ async def test_redirects_have_an_end() -> None:
             await client.get(URL, redirects=3)
         assert client.pool.connections == client.pool.idle == 1
         assert (await client.get(URL, redirects=0)).status == 302
+
+
+@pytest.mark.parametrize("rest", [b"drip", b"end", b"silence"])
+async def test_a_redirect_is_followed_whatever_becomes_of_its_body(
+    rest: bytes, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def redirects(peer: ScriptedPeer) -> None:
+        await read_request(peer)
+        await peer.send(b"HTTP/1.1 302 Found\r\nLocation: /next\r\nContent-Length: 1000\r\n\r\n")
+        while rest == b"drip":
+            await trio.sleep(20)
+            await peer.send(b".")
+        if rest == b"silence":
+            await trio.sleep_forever()
+
+    async with client_of(redirects, Answers(ok(b"next"))) as (client, _):
+        assert (await client.get(URL)).content == b"next"
+    assert trio.current_time() < 30
 
 
 @pytest.mark.parametrize(
@@ -926,6 +964,60 @@ def test_raw_deflate_members_of_gzip_and_frames_of_zstd_are_understood() -> None
         assert b"".join(decode(decoders, coded)) == plain
 
 
+NOTHINGS = {
+    "gzip": gzip.compress(b""),
+    "deflate": b"\0\0\0\xff\xff",
+    "zstd": b"\x50\x2a\x4d\x18\0\0\0\0",
+}
+"""What stands for nothing and can come again and again: an empty member, block, frame."""
+
+
+@pytest.mark.parametrize("coding", NOTHINGS)
+async def test_a_coded_body_that_goes_on_and_stands_for_nothing_is_refused(coding: str) -> None:
+    async def endless(peer: ScriptedPeer) -> None:
+        await read_request(peer)
+        await peer.send(f"HTTP/1.1 200 OK\r\nContent-Encoding: {coding}\r\n\r\n".encode())
+        while True:
+            await peer.send(NOTHINGS[coding] * 1000)
+
+    async with client_of(endless) as (client, _):
+        with pytest.raises(ResponseError, match="stand for nothing"):
+            await client.get(URL, limit=1000)
+
+
+@pytest.mark.parametrize("inner", NOTHINGS)
+async def test_a_bomb_of_nothing_in_two_codings_keeps_nobody_waiting(inner: str) -> None:
+    body = zstandard.compress(NOTHINGS[inner] * (8_000_000 // len(NOTHINGS[inner])))
+    assert len(body) < 5000
+    async with client_of(Answers(ok(body, f"Content-Encoding: {inner}, zstd"))) as (client, _):
+        with pytest.raises(ResponseError, match="stand for nothing"):
+            await client.get(URL)
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+async def test_others_have_their_turn_while_a_bomb_is_read(coding: str) -> None:
+    bomb = CODINGS[coding](bytes(60_000_000))
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with client_of(Answers(ok(bomb, f"Content-Encoding: {coding}"))) as (client, _):
+        async with client.request("GET", URL) as response, trio.open_nursery() as nursery:
+            size = len(await response.receive_piece())
+            nursery.start_soon(count_turns)
+            pieces = 0
+            async for piece in response.body:
+                size += len(piece)
+                pieces += 1
+            nursery.cancel_scope.cancel()
+    assert size == 60_000_000
+    assert turns >= pieces // 20 > 0
+
+
 async def test_unknown_codings_stay_on_and_towers_of_them_are_refused() -> None:
     server = Answers(ok(b"xyz", "Content-Encoding: compress"), ok(b"xyz", "Content-Encoding: gzip, gzip, gzip"))
     async with client_of(server) as (client, _):
@@ -963,6 +1055,18 @@ async def test_an_upgrade_that_is_refused_tells_the_answer() -> None:
         with pytest.raises(UpgradeRefused, match="403 Forbidden") as caught:
             await client.open_upgrade("ws://example.org/", "websocket")
         assert caught.value.response.content == b"no"
+
+
+@pytest.mark.parametrize("length", [3, 1_000_000])
+async def test_an_upgrade_is_refused_whatever_becomes_of_the_answer_s_body(
+    length: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    answer = f"HTTP/1.1 403 Forbidden\r\nContent-Length: {length}\r\n\r\nno".encode()
+    async with client_of(Answers(answer), Answers(answer, stays=True)) as (client, _):
+        for _ in range(2):  # the body breaks off, and it stands still
+            with pytest.raises(UpgradeRefused, match="403 Forbidden"):
+                await client.open_upgrade("ws://example.org/", "websocket")
+            assert client.pool.connections == 0
 
 
 @pytest.mark.parametrize("fields", ["Upgrade: h2c\r\nConnection: upgrade", "Upgrade: websocket", "Connection: upgrade"])

@@ -120,6 +120,12 @@ def test_a_location_that_leads_nowhere_is_the_server_s_fault(text: str) -> None:
         parse_url("https://example.org/a/b?c").join(text)
 
 
+def test_a_location_drives_no_terminal_through_the_error() -> None:
+    with pytest.raises(RemoteProtocolError) as caught:
+        parse_url("https://example.org/").join("//\u2100\x9b31m\u202e/")
+    assert str(caught.value).isprintable()
+
+
 # Proxies
 
 HTTP, HTTPS = Origin("http", "www.example.org", 80), Origin("https", "www.example.org", 443)

@@ -157,6 +157,14 @@ def test_http_1_0_is_never_kept_alive() -> None:
     assert read_framing(result[0], "GET", LIMITS).is_reusable is False
 
 
+@pytest.mark.parametrize("line", [b"X" * 300, b"X" * 300 + b": a\0", b"\x1b[2J" * 100])
+def test_the_error_of_a_head_quotes_little_of_it(line: bytes) -> None:
+    with pytest.raises(ResponseError) as caught:
+        ResponseReader(ClientLimits()).feed(b"HTTP/1.1 200 OK\r\n" + line * 100 + b"\r\n\r\n")
+    assert len(str(caught.value)) < 300
+    assert str(caught.value).isprintable()
+
+
 # Bodies
 
 CHUNKS = [
@@ -199,6 +207,7 @@ BAD_CHUNKS = [
     b"ffffffffffffffff\r\n",
     b"5;" + b"x" * 200,
     (b"1;" + b"x" * 90 + b"\r\ny\r\n") * 3,
+    b"1" + b" " * 17 + b"\r\ny\r\n",
     b"0\r\nno colon\r\n\r\n",
     b"0\r\n folded: x\r\n\r\n",
     b"0\r\nX: y\n\r\n",

@@ -48,6 +48,7 @@ from asyncnet.http.websocket.wire import (
     Pong,
     WebSocketError,
 )
+from asyncnet.printable import printable
 from asyncnet.sending import FAIR_TURNS
 from asyncnet.stream import Stream
 
@@ -62,7 +63,7 @@ PONG_ROOM = 1024
 """With more than that waiting to leave, in bytes, a pong is put off: whatever is ahead of it is not being read."""
 
 MUCH = 65536
-"""From which size on a frame leaves alone, in bytes: `Stream.write` takes what is larger only while nothing waits."""
+"""With more than that together, in bytes, what waits leaves before a message: `Stream.write` queues only so much."""
 
 LAST_CHANCE = 1.0
 """How long a peer is given, in seconds, that seems to be late: its bytes may be here, and unread."""
@@ -74,7 +75,7 @@ class WebSocketClosed(RemoteProtocolError):
     def __init__(self, code: int, reason: str) -> None:
         self.code = code
         self.reason = reason
-        super().__init__(f"the WebSocket has closed with {code}{f': {reason}' if reason else ''}")
+        super().__init__(f"the WebSocket has closed with {code}{f': {printable(reason)}' if reason else ''}")
 
 
 class WebSocket:
@@ -339,7 +340,8 @@ class WebSocket:
         The message leaves at the end of this turn of the event loop at the latest; the next one waits until it has, so
         that a peer that does not read makes the sender wait. Raises `WebSocketClosed` when it has closed, or is about
         to, and `LocalProtocolError` for text that UTF-8 cannot hold.
-        Cancelled while it waits for its turn, nothing has been sent; later, the sending side is broken.
+        Cancelled while it waits for its turn, nothing has been sent; later, it leaves with what is sent next, or the
+        sending side is broken.
         """
         if self._sending:
             await self._wait_turn()
@@ -347,11 +349,11 @@ class WebSocket:
             self._sending = True
         try:
             self._check_can_send()
-            frame = self._encoder.message(message)
             stream = self._stream
-            while stream.pending and len(frame) > MUCH:
+            # Before it is compressed: what was, has to leave, since the next message may refer to it.
+            while stream.pending and stream.pending + _most_bytes(message) > MUCH:
                 await stream.flush()
-            if not stream.write_soon(frame):
+            if not stream.write_soon(self._encoder.message(message)):
                 await stream.flush()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise WebSocketClosed(CloseCode.ABNORMAL, str(error)) from None
@@ -373,12 +375,17 @@ class WebSocket:
         await self._take_turn()
         try:
             self._check_can_send()
-            self._stream.write(frame)
-            await self._stream.flush()
+            await self._send_control(frame)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise WebSocketClosed(CloseCode.ABNORMAL, str(error)) from None
         finally:
             self._pass_turn()
+
+    async def _send_control(self, frame: bytes) -> None:
+        """Send a frame behind what waits, which can be a large message whose sender was cancelled."""
+        await self._stream.flush()
+        self._stream.write(frame)
+        await self._stream.flush()
 
     async def _take_turn(self) -> None:
         if self._sending:
@@ -451,8 +458,7 @@ class WebSocket:
         with trio.move_on_after(self.timeouts.close):
             await self._take_turn()
             try:
-                self._stream.write(frame)
-                await self._stream.flush()
+                await self._send_control(frame)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass
             finally:
@@ -537,6 +543,11 @@ class WebSocket:
             self._queue(self._encoder.close(code))
         self._end(CloseCode.ABNORMAL, "the connection was broken off")
         await self._stream.aclose()
+
+
+def _most_bytes(message: str | Data) -> int:
+    """How long `message` may be in UTF-8, at most."""
+    return 4 * len(message) if isinstance(message, str) else memoryview(message).nbytes
 
 
 class _MaskKeys:

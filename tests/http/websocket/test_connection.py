@@ -229,6 +229,48 @@ class TestSending:
             assert await left.receive_exactly(len(expected)) == expected
             await left.send_all(frame(TEXT))
 
+    async def test_a_compressed_message_that_is_cancelled_before_it_leaves_spoils_none(
+        self, autojump_clock: Clock
+    ) -> None:
+        left, right = stream_pair(capacity=10)
+        ws, reader = WebSocket(right, DEFLATE), WebSocket(left, DEFLATE, is_client=True)
+        text = "".join(map(chr, range(0x4E00, 0x9FFF))) * 4  # which can't be made much shorter
+        await left.send_all(frame(PING)[:6])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ws.receive)
+            await left.send_all(frame(PING, b"?" * 100))
+            await trio.testing.wait_all_tasks_blocked()
+            assert right.pending  # a pong is on its way
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await ws.send(text)
+            assert scope.cancelled_caught
+            nursery.start_soon(ws.send, text[-1000:])
+            assert await reader.receive() == text[-1000:]
+            await left.send_all(frame(TEXT))
+
+    @pytest.mark.parametrize("count", range(60, 68))
+    @pytest.mark.parametrize("pings", [True, False])
+    async def test_after_a_large_message_that_is_cancelled_the_rest_is_whole(
+        self, count: int, pings: bool, autojump_clock: Clock
+    ) -> None:
+        left, right = stream_pair(capacity=1_000_000)
+        ws, reader = WebSocket(right), WebSocket(left, is_client=True)
+        for _ in range(count):  # now and then a send is a checkpoint
+            await ws.send(b"small")
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await ws.send(bytes(200_000))
+        received = []
+        async with trio.open_nursery() as nursery:
+            if pings:
+                await ws.ping()
+            nursery.start_soon(ws.close)
+            async for message in reader:
+                received.append(message)
+        assert received[:count] == [b"small"] * count
+        assert received[count:] in ([], [bytes(200_000)])
+
     async def test_a_ping_can_be_sent(self, autojump_clock: Clock) -> None:
         async def ping(ws: WebSocket) -> None:
             await ws.ping(b"there?")
@@ -265,6 +307,14 @@ class TestClosing:
             await peer.expect_end()
         assert ending.closed is not None
         assert (ending.closed.code, ending.closed.reason) == (code, reason.decode())
+
+    async def test_the_peers_reason_drives_no_terminal_through_the_error(self, autojump_clock: Clock) -> None:
+        ending = Ending()
+        async with served(ending) as peer:
+            await peer.send(close(1000, b"bye\x1b[2J\n"))
+        assert ending.closed is not None
+        assert str(ending.closed) == "the WebSocket has closed with 1000: bye\\x1b[2J\\n"
+        assert ending.closed.reason == "bye\x1b[2J\n"
 
     async def test_a_close_without_a_code_is_answered_with_one_without(self, autojump_clock: Clock) -> None:
         ending = Ending()
