@@ -17,8 +17,7 @@ not:
   crowd is watched; a connection that waits with few others is not, from that wait on.
 - *A descriptor's number is used again.* `unwatch` comes before it is closed.
 - *An exception in an instrument* would make Trio remove it. None arises: nothing here runs code of others.
-
-Where there is no epoll, all waits are Trio's.
+- *No descriptor is left for the epoll, or no room in it.* Then, as where there is no epoll, the wait is Trio's.
 """
 
 from __future__ import annotations
@@ -34,6 +33,8 @@ HAS_EPOLL = sys.platform == "linux"
 
 CROWD = 8
 """How many waits begin in a turn of the loop when it is worth while to watch; with less than half it ends."""
+
+EDGES = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET if sys.platform == "linux" else 0
 
 UNKNOWN, READABLE, FOR_GOOD = 0, 1, 2
 """Whether to receive without a wait: not known to be worth it; worth a try; worth it whatever came before."""
@@ -53,8 +54,7 @@ class Readiness(trio.abc.Instrument):
     """The watched descriptors of one run of Trio."""
 
     def __init__(self) -> None:
-        assert sys.platform == "linux"
-        self._epoll = select.epoll()
+        self._epoll: select.epoll | None = None
         self._watched: dict[int, Watched] = {}
         self._waits = 0
         self._is_crowded = False
@@ -64,17 +64,26 @@ class Readiness(trio.abc.Instrument):
         self._waits += 1
         return self._is_crowded
 
-    def watch(self, descriptor: int, watched: Watched) -> None:
-        """Tell `watched` from now on, beginning with what is there already."""
-        self._epoll.register(descriptor, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
+    def watch(self, descriptor: int, watched: Watched) -> bool:
+        """Tell `watched` from now on, beginning with what is there already. False if the system has no room for it."""
+        try:
+            if self._epoll is None:
+                self._epoll = select.epoll()
+                spawn_system_task(self._have_trio_woken, self._epoll)
+            self._epoll.register(descriptor, EDGES)
+        except OSError:
+            return False
         self._watched[descriptor] = watched
+        return True
 
     def tell_again(self, descriptor: int) -> None:
         """Tell what is there now, whether or not it was told before."""
-        self._epoll.modify(descriptor, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
+        assert self._epoll is not None
+        self._epoll.modify(descriptor, EDGES)
 
     def unwatch(self, descriptor: int) -> None:
         """Tell nothing any more."""
+        assert self._epoll is not None
         del self._watched[descriptor]
         self._epoll.unregister(descriptor)
 
@@ -83,7 +92,7 @@ class Readiness(trio.abc.Instrument):
         if self._waits:
             self._is_crowded = self._waits >= (CROWD // 2 if self._is_crowded else CROWD)
             self._waits = 0
-        if self._watched:
+        if self._watched and self._epoll is not None:
             for descriptor, events in self._epoll.poll(0):
                 watched = self._watched[descriptor]
                 watched.readable = READABLE if events == select.EPOLLIN else FOR_GOOD
@@ -91,13 +100,10 @@ class Readiness(trio.abc.Instrument):
                     reschedule(watched.reader)
                     watched.reader = None
 
-    async def run(self) -> None:
-        """Have Trio woken whenever there is something to tell, for as long as it runs."""
-        try:
-            while True:
-                await wait_readable(self._epoll.fileno())
-        finally:
-            self._epoll.close()
+    async def _have_trio_woken(self, epoll: select.epoll) -> None:
+        """Whenever there is something to tell, for as long as it runs. The epoll is closed with the last reference."""
+        while True:
+            await wait_readable(epoll.fileno())
 
 
 _readiness: RunVar[Readiness] = RunVar("asyncnet.readiness")
@@ -110,5 +116,4 @@ def readiness_of_this_run() -> Readiness:
         readiness = Readiness()
         _readiness.set(readiness)
         add_instrument(readiness)
-        spawn_system_task(readiness.run)
         return readiness

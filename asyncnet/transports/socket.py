@@ -98,17 +98,16 @@ class DescriptorTransport(Transport):
             readiness = self._readiness
             if readiness is None:
                 readiness = self._readiness = readiness_of_this_run()
-            if readiness.counts_wait():
-                if self.readable:
-                    return checkpoint()
+            if not readiness.counts_wait():
+                self._unwatch()
+            elif self.readable:
+                return checkpoint()
+            elif self._is_watched or readiness.watch(self._descriptor, self):
                 if self.reader is not None:
                     raise trio.BusyResourceError("another task is receiving from this connection")
-                if not self._is_watched:
-                    self._is_watched = True
-                    readiness.watch(self._descriptor, self)
+                self._is_watched = True
                 self.reader = current_task()
                 return wait_task_rescheduled(self._cancel_wait)
-            self._unwatch()
         return wait_readable(self._descriptor)
 
     def _cancel_wait(self, raise_cancel: RaiseCancelT) -> Abort:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import os
+import select
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
@@ -93,6 +96,21 @@ class TestWhoIsWatched:
             os.close(copy)
 
     @pytest.mark.usefixtures("crowded")
+    async def test_nobody_is_where_the_system_has_no_room(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full() -> None:
+            raise OSError(errno.EMFILE, "too many open files")
+
+        left, right = pair()
+        with monkeypatch.context() as patch:
+            patch.setattr(select, "epoll", full)
+            await left.send_all(b"x")
+            assert await right.receive_some() == b"x"
+            assert watched() == 0
+        await left.send_all(b"y")
+        assert await right.receive_some() == b"y"
+        assert watched() == 1
+
+    @pytest.mark.usefixtures("crowded")
     async def test_a_socket_that_goes_to_tls_is_no_longer(self) -> None:
         left, right = pair()
         await left.send_all(b"x")
@@ -100,6 +118,25 @@ class TestWhoIsWatched:
         assert watched() == 1
         assert right.release()
         assert watched() == 0
+
+
+@pytest.mark.usefixtures("crowded")
+def test_a_run_may_end_with_connections_open(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> int:
+        left, right = pair()
+        await left.send_all(b"x")
+        await right.receive_some()
+        await left.send_all(b"nobody takes this")
+        assert watched() == 1
+        return len(os.listdir("/proc/self/fd"))
+
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    descriptors = trio.run(main)
+    close_sockets()
+    gc.collect()
+    assert descriptors > before == len(os.listdir("/proc/self/fd"))
+    assert not caplog.records
 
 
 @pytest.mark.usefixtures("crowded")
