@@ -1,7 +1,7 @@
-"""Which connections have something to receive: an edge-triggered epoll for those of a busy run.
+"""Which connections have something to receive: an epoll for those of a busy run.
 
-Trio tells epoll anew for each wait, through five frames. Where many connections wait in each turn of its loop, telling
-epoll once for each connection took a tenth off an HTTP request.
+Trio arms its epoll for each wait anew, through five frames. Where many connections wait in each turn of its loop, to
+arm one once for each connection took a tenth off an HTTP request.
 
 Theory of operation
 ===================
@@ -10,11 +10,10 @@ The epoll of a `Readiness` is itself a descriptor, which a system task has Trio 
 `after_io_wait` asks the epoll and has the tasks run that wait for what it tells. What could go wrong, and why it does
 not:
 
-- *An edge is told only once.* `Watched.readable` keeps it until a receive has found nothing, or has got less than it
-  asked for, which says the same of a stream (epoll(7)). What comes after that is another edge.
-- *The end, or an error, is told together with data.* Then the connection counts as readable for good.
-- *A single connection would pay for it*, with a fifth of its requests: two epolls are asked for one event. So only a
-  crowd is watched; a connection that waits with few others is not, from that wait on.
+- *Nobody takes what is there*: the epoll would tell it turn after turn. Told in vain once, a connection is watched no
+  more, until somebody waits for it again.
+- *A single connection would pay for it*, with a fifth of its requests: two epolls are asked for one event. So only
+  those of a crowd are woken so. Who waits with few others has Trio wait, and here is told in vain.
 - *A descriptor's number is used again.* `unwatch` comes before it is closed.
 - *An exception in an instrument* would make Trio remove it. None arises: nothing here runs code of others.
 - *No descriptor is left for the epoll, or no room in it.* Then, as where there is no epoll, the wait is Trio's.
@@ -34,17 +33,12 @@ HAS_EPOLL = sys.platform == "linux"
 CROWD = 8
 """How many waits begin in a turn of the loop when it is worth while to watch; with less than half it ends."""
 
-EDGES = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET if sys.platform == "linux" else 0
-
-UNKNOWN, READABLE, FOR_GOOD = 0, 1, 2
-"""Whether to receive without a wait: not known to be worth it; worth a try; worth it whatever came before."""
-
 
 class Watched(Protocol):
     """What is told: a transport on a descriptor."""
 
-    readable: int
-    """`UNKNOWN`, `READABLE` or `FOR_GOOD`: set here, and set back by whoever receives."""
+    is_watched: bool
+    """Set here."""
 
     reader: Task | None
     """The task that waits to be told."""
@@ -65,26 +59,22 @@ class Readiness(trio.abc.Instrument):
         return self._is_crowded
 
     def watch(self, descriptor: int, watched: Watched) -> bool:
-        """Tell `watched` from now on, beginning with what is there already. False if the system has no room for it."""
+        """Wake the readers of `watched` from now on. False if the system has no room for it."""
         try:
             if self._epoll is None:
                 self._epoll = select.epoll()
                 spawn_system_task(self._have_trio_woken, self._epoll)
-            self._epoll.register(descriptor, EDGES)
+            self._epoll.register(descriptor, select.EPOLLIN)
         except OSError:
             return False
         self._watched[descriptor] = watched
+        watched.is_watched = True
         return True
 
-    def tell_again(self, descriptor: int) -> None:
-        """Tell what is there now, whether or not it was told before."""
-        assert self._epoll is not None
-        self._epoll.modify(descriptor, EDGES)
-
     def unwatch(self, descriptor: int) -> None:
-        """Tell nothing any more."""
+        """Wake them no more."""
         assert self._epoll is not None
-        del self._watched[descriptor]
+        self._watched.pop(descriptor).is_watched = False
         self._epoll.unregister(descriptor)
 
     def after_io_wait(self, timeout: float) -> None:
@@ -93,10 +83,11 @@ class Readiness(trio.abc.Instrument):
             self._is_crowded = self._waits >= (CROWD // 2 if self._is_crowded else CROWD)
             self._waits = 0
         if self._watched and self._epoll is not None:
-            for descriptor, events in self._epoll.poll(0):
+            for descriptor, _ in self._epoll.poll(0):
                 watched = self._watched[descriptor]
-                watched.readable = READABLE if events == select.EPOLLIN else FOR_GOOD
-                if watched.reader is not None:
+                if watched.reader is None:
+                    self.unwatch(descriptor)
+                else:
                     reschedule(watched.reader)
                     watched.reader = None
 

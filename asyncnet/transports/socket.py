@@ -45,7 +45,7 @@ from trio.lowlevel import (
 
 from asyncnet.transports.address import NOWHERE, Address
 from asyncnet.transports.base import RECEIVE_SIZE, Data, Transport
-from asyncnet.transports.readiness import HAS_EPOLL, READABLE, UNKNOWN, Readiness, readiness_of_this_run
+from asyncnet.transports.readiness import HAS_EPOLL, Readiness, readiness_of_this_run
 
 HAS_SENDFILE = hasattr(os, "sendfile")
 
@@ -59,7 +59,7 @@ SEND_FILE_STEP = 512 * 1024
 class DescriptorTransport(Transport):
     """What plain sockets and TLS on a socket share: the descriptor, waiting on it, closing it."""
 
-    __slots__ = ("_descriptor", "_ended", "_is_watched", "_readiness", "_sending", "_socket", "readable", "reader")
+    __slots__ = ("_descriptor", "_ended", "_readiness", "_sending", "_socket", "is_watched", "reader")
 
     can_batch = True
     can_cancel_send = True
@@ -71,8 +71,7 @@ class DescriptorTransport(Transport):
         self._sending = False
         self._ended = False
         self._readiness: Readiness | None = None  # of this run, once it was asked
-        self._is_watched = False
-        self.readable = UNKNOWN  # else it is watched
+        self.is_watched = False
         self.reader: Task | None = None
 
     @property
@@ -98,14 +97,9 @@ class DescriptorTransport(Transport):
             readiness = self._readiness
             if readiness is None:
                 readiness = self._readiness = readiness_of_this_run()
-            if not readiness.counts_wait():
-                self._unwatch()
-            elif self.readable:
-                return checkpoint()
-            elif self._is_watched or readiness.watch(self._descriptor, self):
+            if readiness.counts_wait() and (self.is_watched or readiness.watch(self._descriptor, self)):
                 if self.reader is not None:
                     raise trio.BusyResourceError("another task is receiving from this connection")
-                self._is_watched = True
                 self.reader = current_task()
                 return wait_task_rescheduled(self._cancel_wait)
         return wait_readable(self._descriptor)
@@ -115,9 +109,7 @@ class DescriptorTransport(Transport):
         return Abort.SUCCEEDED
 
     def _unwatch(self) -> None:
-        if self._is_watched and self._readiness is not None:
-            self._is_watched = False
-            self.readable = UNKNOWN
+        if self.is_watched and self._readiness is not None:
             self._readiness.unwatch(self._descriptor)
 
     def wake(self) -> None:
@@ -218,15 +210,11 @@ class SocketTransport(DescriptorTransport):
 
     def receive_now(self, max_bytes: int) -> bytes | None:
         try:
-            data = self._socket.recv(max_bytes)
+            return self._socket.recv(max_bytes)
         except BlockingIOError:
-            self.readable = UNKNOWN
             return None
         except OSError as exc:
             raise self._failure(exc) from exc
-        if self.readable == READABLE and len(data) < max_bytes:
-            self.readable = UNKNOWN
-        return data
 
     def send_now(self, data: Data) -> int:
         try:

@@ -38,7 +38,6 @@ from asyncnet.transports.base import Data, TLSInfo, TruncatedError
 from asyncnet.transports.certificates import ServerTLS
 from asyncnet.transports.client_hello import MAX_CLIENT_HELLO, ClientHello, parse_client_hello
 from asyncnet.transports.foreign import ForeignTransport
-from asyncnet.transports.readiness import READABLE, UNKNOWN
 from asyncnet.transports.socket import DescriptorTransport, SocketTransport
 
 if TYPE_CHECKING:
@@ -85,10 +84,6 @@ class TLSTransport(DescriptorTransport):
             return checkpoint()
         if self._wants_to_write:
             return self._wait_writable()
-        if self.readable == READABLE and self._readiness is not None:
-            # OpenSSL has taken one record, and does not tell whether there is another.
-            self.readable = UNKNOWN
-            self._readiness.tell_again(self._descriptor)
         return super().wait_receivable(max_bytes)
 
     def receive_now(self, max_bytes: int) -> bytes | None:
@@ -189,7 +184,7 @@ async def _inspect_hello(transport: SocketTransport, tls: ServerTLS) -> str | No
     lowered = False
     try:
         while True:
-            await wait_readable(sock.fileno())
+            await transport.wait_receivable(1)
             data = sock.recv(MAX_CLIENT_HELLO, socket.MSG_PEEK)
             if not data:
                 raise EndOfStream("the client left without a hello")
