@@ -30,4 +30,5 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 def crowd(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether sockets wait as single connections do, or as many at once: see `asyncnet.transports.readiness`."""
     if request.param != "alone":
-        monkeypatch.setattr(readiness.Readiness, "counts_wait", lambda self: True)
+        always = property(lambda self: True, lambda self, value: None)
+        monkeypatch.setattr(readiness.Readiness, "is_crowded", always, raising=False)

@@ -212,17 +212,25 @@ class HTTPConnection:
         wait = handler.timeouts.head
         has_more = False
         for left in range(limits.requests - 1, -1, -1):
+            data = b""
             if has_more and stream.buffered:
                 # The next request may take its time: its predecessor's client need not wait for that.
                 await stream.flush()
                 data = stream.take(min(stream.buffered, HEAD_PIECE))
-            else:
-                data = b""
             if not data or data == CRLF:
                 stream.deadline = now() + wait
-                data = await self._wait_for_request(data)
-                if not data:
+                received = b""
+                try:
+                    with idle():
+                        received = await stream.receive_some()
+                        if received == CRLF and not data:  # no request: old clients send one behind a body
+                            data, received = received, b""
+                            received = await stream.receive_some()
+                except ReceiveTimeout:
                     return False
+                if not received:  # the peer, or a drain, has ended the connection
+                    return False
+                data += received
             self.is_last = not left
             end = ordinary_head(data, limits)
             has_more = end != len(data)
@@ -240,22 +248,6 @@ class HTTPConnection:
             self._exchange = None
             wait = handler.timeouts.keep_alive
         return True
-
-    async def _wait_for_request(self, data: bytes) -> bytes:
-        """The first bytes of a request; none if the peer, the time or a drain has ended the connection.
-
-        `data` is nothing, or a line end, which begins no request: old clients send one behind a body.
-        """
-        try:
-            with idle():
-                while data in (b"", CRLF):
-                    more = await self.stream.receive_some()
-                    if not more:
-                        return b""
-                    data += more
-        except ReceiveTimeout:
-            return b""
-        return data
 
     async def _collect_head(self, data: bytes) -> Head:
         """The slow way: a head in pieces, an odd one, or one that is to be refused."""

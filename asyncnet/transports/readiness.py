@@ -50,13 +50,10 @@ class Readiness(trio.abc.Instrument):
     def __init__(self) -> None:
         self._epoll: select.epoll | None = None
         self._watched: dict[int, Watched] = {}
-        self._waits = 0
-        self._is_crowded = False
-
-    def counts_wait(self) -> bool:
-        """Whether a wait that begins now is one of a crowd; to be asked once for each."""
-        self._waits += 1
-        return self._is_crowded
+        self.waits = 0
+        """How many waits have begun in this turn; whoever waits counts."""
+        self.is_crowded = False
+        """Whether the turns have many waits now."""
 
     def watch(self, descriptor: int, watched: Watched) -> bool:
         """Wake the readers of `watched` from now on. False if the system has no room for it."""
@@ -79,9 +76,9 @@ class Readiness(trio.abc.Instrument):
 
     def after_io_wait(self, timeout: float) -> None:
         """Trio's: a turn begins."""
-        if self._waits:
-            self._is_crowded = self._waits >= (CROWD // 2 if self._is_crowded else CROWD)
-            self._waits = 0
+        if self.waits:
+            self.is_crowded = self.waits >= (CROWD // 2 if self.is_crowded else CROWD)
+            self.waits = 0
         if self._watched and self._epoll is not None:
             for descriptor, _ in self._epoll.poll(0):
                 watched = self._watched[descriptor]

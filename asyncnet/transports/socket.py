@@ -97,7 +97,8 @@ class DescriptorTransport(Transport):
             readiness = self._readiness
             if readiness is None:
                 readiness = self._readiness = readiness_of_this_run()
-            if readiness.counts_wait() and (self.is_watched or readiness.watch(self._descriptor, self)):
+            readiness.waits += 1
+            if readiness.is_crowded and (self.is_watched or readiness.watch(self._descriptor, self)):
                 if self.reader is not None:
                     raise trio.BusyResourceError("another task is receiving from this connection")
                 self.reader = current_task()

@@ -30,7 +30,8 @@ def _no_socket_stays_open() -> Iterator[None]:
 @pytest.fixture
 def crowded(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if many waited in every turn."""
-    monkeypatch.setattr(Readiness, "counts_wait", lambda self: True)
+    always = property(lambda self: True, lambda self, value: None)
+    monkeypatch.setattr(Readiness, "is_crowded", always, raising=False)
 
 
 def pair() -> tuple[SocketTransport, SocketTransport]:
