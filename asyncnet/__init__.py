@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from asyncnet.service import Service as Service
     from asyncnet.service import serve as serve
     from asyncnet.signals import drain_on_signal as drain_on_signal
+    from asyncnet.signals import run as run
     from asyncnet.stream import Stream as Stream
     from asyncnet.transports.address import Address as Address
     from asyncnet.transports.base import Listener as Listener
@@ -61,7 +62,7 @@ else:
             "limits": ("Limits", "Timeouts"),
             "connection": ("draining", "idle", "is_draining"),
             "service": ("Handler", "Service", "serve"),
-            "signals": ("drain_on_signal",),
+            "signals": ("drain_on_signal", "run"),
             "stream": ("Stream",),
             "transports.address": ("Address",),
             "transports.base": ("Listener", "TLSInfo", "TruncatedError"),

@@ -129,6 +129,14 @@ async def serve(
                 await trio.aclose_forcefully(listener)
 
 
+def _as_url(endpoint: str, schemes: tuple[str, str] | None) -> str:
+    """`endpoint` with the one of `schemes` that is for connections in the clear, or for those over TLS."""
+    transport, _, rest = endpoint.partition("://")
+    if schemes is None or transport not in ("tcp", "tls"):
+        return endpoint
+    return f"{schemes[transport == 'tls']}://{rest}"
+
+
 class Service:
     """A handler at work. `serve` makes it."""
 
@@ -149,6 +157,8 @@ class Service:
         """The service's name in the log."""
         self.endpoints = [listener.endpoint for listener in listeners]
         """Where it listens, with the ports that were bound."""
+        self.urls = [_as_url(endpoint, getattr(handler, "url_schemes", None)) for endpoint in self.endpoints]
+        """The same as one writes it for the protocol where it has URLs: http://127.0.0.1:8080."""
         self.is_draining = False
         """Whether `drain` was called; handlers ask often."""
         self.drain_begun = trio.Event()

@@ -1,19 +1,53 @@
 """Signals of a program that is a service: SIGINT and SIGTERM drain it, SIGHUP has it load its certificates again.
 
-The library installs no signal handler by itself. The command and the examples call `drain_on_signal`; so may any
-program that runs Trio in its main thread.
+The library installs no signal handler by itself. `run` does, which is a whole program, and `drain_on_signal`, which any
+program may call that runs Trio in its main thread.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import trio
 
-from asyncnet.service import Service
+from asyncnet.service import Handler, Service, serve
+from asyncnet.transports.base import Listener
+
+
+def run(
+    handler: Handler,
+    *endpoints: str | Listener,
+    ready: Callable[[Service], object] | None = None,
+    **options: Any,
+) -> None:
+    """Be a program that is a service: `serve` in a Trio run of its own, until Ctrl-C or SIGTERM have drained it.
+
+    `ready` is called with the service once it listens; without it, a line on standard output says where. `options` are
+    those of `serve`. Raises what `serve` raises, and ValueError outside the main thread.
+    """
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            service: Service = await nursery.start(partial(serve, handler, *endpoints, **options))
+            await nursery.start(drain_on_signal, service)
+            (ready or _tell_where)(service)
+
+    try:
+        trio.run(main)
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]  # what `serve` has raised, without the nurseries around it
+        raise error from None
+
+
+def _tell_where(service: Service) -> None:
+    print(f"{service.name} on {' and '.join(service.urls)}; Ctrl-C ends it", flush=True)
 
 
 async def drain_on_signal(*services: Service, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -61,7 +61,7 @@ async def main(folder: str) -> None:
         for handler, port, command in services:
             service = await start(nursery, handler, port)
             started.append(service)
-            where = service.endpoints[0].replace("tcp", "http" if service.name == "http" else "tcp")
+            where = service.urls[0]
             print(f"{service.name:8} {where:24} {command.format(where)}", flush=True)
         page = f"{where}/shout/"  # the web server is the last one
         print(f"{'shout':8} {page} {ASYNCNET} fetch -o - {page}    (in a browser, type: a WebSocket answers)")

@@ -6,11 +6,10 @@ python examples/chat_starlette.py [ENDPOINT]      (or: asyncnet serve http ENDPO
 from __future__ import annotations
 
 import sys
-from functools import partial
 
 import trio
 
-from asyncnet import drain_on_signal, serve
+from asyncnet import Service, run
 from asyncnet.http import ASGI, HTTPHandler
 
 try:
@@ -82,13 +81,10 @@ def say(line: str) -> None:
 app = Starlette(routes=[Route("/", page), WebSocketRoute("/room", room)])
 
 
-async def main(endpoint: str = "tcp://127.0.0.1:8082") -> None:
-    async with trio.open_nursery() as nursery:
-        service = await nursery.start(serve, HTTPHandler(ASGI(app)), endpoint)
-        await nursery.start(drain_on_signal, service)
-        where = service.endpoints[0].replace("tcp", "http", 1)
-        print(f"open {where}/?name=Anna in one window and {where}/?name=Ben in another; Ctrl-C ends it", flush=True)
+def tell(service: Service) -> None:
+    where = service.urls[0]
+    print(f"open {where}/?name=Anna in one window and {where}/?name=Ben in another; Ctrl-C ends it", flush=True)
 
 
 if __name__ == "__main__":
-    trio.run(partial(main, *sys.argv[1:]))
+    run(HTTPHandler(ASGI(app)), *(sys.argv[1:] or ["tcp://127.0.0.1:8082"]), ready=tell)

@@ -1,4 +1,4 @@
-"""Crawls one site politely: heeds its robots.txt, has four requests open at most, never leaves it. Prints the titles.
+"""Crawls one site: heeds its robots.txt, has four requests open at most, never leaves it. Prints the pages' titles.
 
 python examples/crawler.py URL [PAGES]          (at most so many pages, 100 by default)
 """
@@ -18,19 +18,13 @@ from asyncnet.http.url import parse_url
 from asyncnet.printable import printable
 
 try:
-    from selectolax.lexbor import LexborHTMLParser
+    from lxml import etree, html
 except ImportError:
-    sys.exit("this example needs selectolax: pip install selectolax")
+    sys.exit("this example needs lxml: pip install lxml")
 
 AGENT = "asyncnet-crawler"
 LARGEST = 2 << 20
 """Bytes of a page."""
-
-PATIENCE = 2
-"""Seconds for reading a page's HTML: nested deeply enough, 2 MiB of it take minutes."""
-
-LONGEST = 3600
-"""Seconds between two pages; who asks for more wants no crawler."""
 
 
 async def read_robots(client: HTTPClient, site: str) -> RobotFileParser:
@@ -40,27 +34,25 @@ async def read_robots(client: HTTPClient, site: str) -> RobotFileParser:
     nothing.parse(["User-agent: *", "Disallow: /"])
     try:
         robots.parse(answer.text().splitlines() if answer.is_success else [])
-        is_too_slow = float(robots.crawl_delay(AGENT) or 0) > LONGEST
-    except (ValueError, OverflowError):  # numbers of nonsense
+    except ValueError:  # numbers of nonsense
         return nothing
-    return nothing if answer.status >= 500 or is_too_slow else robots
+    return nothing if answer.status >= 500 else robots
 
 
 async def read_page(client: HTTPClient, url: str) -> list[str]:
     """Print a line about a page, and return what it links to, as it stands there."""
     try:
         async with client.request("GET", url) as response:
-            if "html" in response.headers.get("content-type", ""):
-                await response.read(limit=LARGEST)
-                with trio.fail_after(PATIENCE):
-                    tree = await trio.to_thread.run_sync(LexborHTMLParser, response.text(), abandon_on_cancel=True)
-                title = tree.css_first("title")
-                print(printable(f"{response.status} {url}  {'' if title is None else ' '.join(title.text().split())}"))
-                return [a.attributes.get("href") or "" for a in tree.css("a[href]:not([rel~=nofollow])")]
-            print(printable(f"{response.status} {url}  ({response.headers.get('content-type', 'of no type')})"))
-            return [response.headers.get("location", "")]
-    except (OSError, AsyncnetError, trio.BrokenResourceError, trio.TooSlowError) as error:
-        print(printable(f"--- {url}  {str(error) or 'its HTML takes too long to read'}"))
+            kind = response.headers.get("content-type", "of no type")
+            about, links = f"({kind})", [response.headers.get("location", "")]
+            if "html" in kind and await response.read(limit=LARGEST):
+                tree = html.document_fromstring(response.text().encode(), parser=html.HTMLParser(encoding="utf-8"))
+                about = " ".join((tree.findtext(".//title") or "").split())
+                links = [a.get("href") for a in tree.iterfind(".//a[@href]") if "nofollow" not in a.get("rel", "")]
+            print(printable(f"{response.status} {url}  {about}"))
+            return links
+    except (OSError, AsyncnetError, trio.BrokenResourceError, etree.LxmlError) as error:
+        print(printable(f"--- {url}  {error}"))
         return []
 
 
@@ -79,14 +71,12 @@ async def crawl(start: str, pages: int) -> None:
     # Redirects are links like any others: they may lead away.
     async with HTTPClient(headers={"user-agent": AGENT}, redirects=0) as client, trio.open_nursery() as nursery:
         robots = await read_robots(client, start)
-        pause = float(robots.crawl_delay(AGENT) or 0)
-        turns = trio.CapacityLimiter(1 if pause else 4)
+        turns = trio.CapacityLimiter(4)
         seen: set[str] = set()
 
         async def visit(url: str) -> None:
             async with turns:
                 references = await read_page(client, url)
-                await trio.sleep(pause)
             follow(url, references)
 
         def follow(url: str, references: list[str]) -> None:

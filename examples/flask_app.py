@@ -8,11 +8,8 @@ from __future__ import annotations
 import secrets
 import sys
 from collections.abc import Iterator
-from functools import partial
 
-import trio
-
-from asyncnet import drain_on_signal, serve
+from asyncnet import run
 from asyncnet.http import WSGI, HTTPHandler
 
 try:
@@ -45,12 +42,5 @@ def count() -> Response:
     return Response(lines(), mimetype="text/plain")
 
 
-async def main(endpoint: str = "tcp://127.0.0.1:8083") -> None:
-    async with trio.open_nursery() as nursery:
-        service = await nursery.start(serve, HTTPHandler(WSGI(app)), endpoint)
-        await nursery.start(drain_on_signal, service)
-        print(f"open {service.endpoints[0].replace('tcp', 'http', 1)}/ in a browser; Ctrl-C ends it", flush=True)
-
-
 if __name__ == "__main__":
-    trio.run(partial(main, *sys.argv[1:]))
+    run(HTTPHandler(WSGI(app)), *(sys.argv[1:] or ["tcp://127.0.0.1:8083"]))

@@ -8,11 +8,8 @@ from __future__ import annotations
 import html
 import sys
 from collections import deque
-from functools import partial
 
-import trio
-
-from asyncnet import drain_on_signal, serve
+from asyncnet import run
 from asyncnet.http import FormLimits, HTTPHandler, Request, Response, read_form
 
 PAGE = """<!DOCTYPE html>
@@ -50,12 +47,5 @@ async def guest_book(request: Request) -> Response:
     return Response.redirect("./", 303)  # so that a reload does not write it twice
 
 
-async def main(endpoint: str = "tcp://127.0.0.1:8081") -> None:
-    async with trio.open_nursery() as nursery:
-        service = await nursery.start(serve, HTTPHandler(guest_book), endpoint)
-        await nursery.start(drain_on_signal, service)
-        print(f"open {service.endpoints[0].replace('tcp', 'http', 1)}/ in a browser; Ctrl-C ends it", flush=True)
-
-
 if __name__ == "__main__":
-    trio.run(partial(main, *sys.argv[1:]))
+    run(HTTPHandler(guest_book), *(sys.argv[1:] or ["tcp://127.0.0.1:8081"]))

@@ -8,15 +8,14 @@ Try it with `echo README.md | nc 127.0.0.1 8070`, or with getfile_client.py. Ctr
 import logging
 import os
 import sys
-from functools import partial
 
 import trio
 
-from asyncnet import RemoteProtocolError, Stream, drain_on_signal, serve
+from asyncnet import RemoteProtocolError, Stream, run
 from asyncnet.beneath import Beneath
 
 
-async def main(folder: str = ".", endpoint: str = "tcp://127.0.0.1:8070") -> None:
+def main(folder: str = ".", endpoint: str = "tcp://127.0.0.1:8070") -> None:
     files = Beneath(folder)
 
     async def getfile(stream: trio.abc.Stream) -> None:
@@ -30,11 +29,8 @@ async def main(folder: str = ".", endpoint: str = "tcp://127.0.0.1:8070") -> Non
         with file:
             await stream.send_file(file)
 
-    async with trio.open_nursery() as nursery:
-        service = await nursery.start(serve, getfile, endpoint)
-        await nursery.start(drain_on_signal, service)
-        print(f"listening on {service.endpoints[0]}: the files below {files.root}", flush=True)
+    run(getfile, endpoint)
 
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
-trio.run(partial(main, *sys.argv[1:]))
+main(*sys.argv[1:])

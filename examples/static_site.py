@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import html
 import sys
-from functools import partial
 
-import trio
-
-from asyncnet import drain_on_signal, serve
+from asyncnet import run
 from asyncnet.http import AccessLog, Files, HTTPHandler, Mounts, Request, Response
 from asyncnet.http.files import IMMUTABLE, REVALIDATE
 
@@ -30,14 +27,10 @@ async def you(request: Request) -> Response:
     return Response.html(f"<!DOCTYPE html>\n<title>You</title>\n<p>You are {agent}, from {request.peer}.</p>\n")
 
 
-async def main(folder: str = ".", endpoint: str = "tcp://127.0.0.1:8080") -> None:
+def main(folder: str = ".", endpoint: str = "tcp://127.0.0.1:8080") -> None:
     site = Mounts({"/": Files(folder, cache=CACHE, precompressed=True), "/you": you})
-    async with trio.open_nursery() as nursery:
-        service = await nursery.start(serve, HTTPHandler(site, access_log=AccessLog(write=print)), endpoint)
-        await nursery.start(drain_on_signal, service)
-        where = service.endpoints[0].replace("tcp", "http", 1)
-        print(f"open {where}/ in a browser, and {where}/you/; Ctrl-C ends it", flush=True)
+    run(HTTPHandler(site, access_log=AccessLog(write=print)), endpoint)
 
 
 if __name__ == "__main__":
-    trio.run(partial(main, *sys.argv[1:]))
+    main(*sys.argv[1:])

@@ -12,12 +12,11 @@ import os
 import sys
 import tempfile
 import wave
-from functools import partial
 from urllib.parse import quote
 
 import trio
 
-from asyncnet import drain_on_signal, serve
+from asyncnet import run
 from asyncnet.http import Files, HTTPHandler, Mounts, Request, Response
 
 PLAYED = (".flac", ".m4a", ".mkv", ".mov", ".mp3", ".mp4", ".oga", ".ogg", ".ogv", ".opus", ".wav", ".webm")
@@ -54,15 +53,12 @@ def compose(path: str, rate: int = 44_100) -> None:
             file.writeframes(chord.tobytes() * 60)
 
 
-async def main(folder: str | None = None, endpoint: str = "tcp://127.0.0.1:8084") -> None:
+def main(folder: str | None = None, endpoint: str = "tcp://127.0.0.1:8084") -> None:
     with tempfile.TemporaryDirectory() as own:
         if folder is None:
             compose(os.path.join(own, "three chords.wav"))
-        async with trio.open_nursery() as nursery:
-            service = await nursery.start(serve, HTTPHandler(player(folder or own)), endpoint)
-            await nursery.start(drain_on_signal, service)
-            print(f"open {service.endpoints[0].replace('tcp', 'http', 1)}/ in a browser; Ctrl-C ends it", flush=True)
+        run(HTTPHandler(player(folder or own)), endpoint)
 
 
 if __name__ == "__main__":
-    trio.run(partial(main, *sys.argv[1:]))
+    main(*sys.argv[1:])

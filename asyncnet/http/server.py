@@ -98,6 +98,7 @@ class HTTPHandler(Enclosing):
 
     name = "http"
     alpn = ("http/1.1",)
+    url_schemes = ("http", "https")
     refusal = _error_answer(503)
     """What a service over its cap sends instead of serving."""
 

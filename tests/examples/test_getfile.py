@@ -44,8 +44,8 @@ def server(folder: Path) -> Iterator[str]:
         try:
             assert process.stdout is not None
             words = process.stdout.readline().split()
-            assert words[:2] == ["listening", "on"]
-            yield words[2].removesuffix(":")
+            assert words[:2] == ["getfile", "on"]
+            yield words[2].removesuffix(";")
             process.send_signal(signal.SIGINT)
             assert process.wait(SECONDS) == 0
         finally:

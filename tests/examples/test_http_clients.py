@@ -102,16 +102,16 @@ async def test_the_crawler_leaves_a_site_in_trouble_alone() -> None:
         assert site.asked == ["/robots.txt"]
 
 
-async def test_the_crawler_gives_a_page_up_that_takes_minutes_to_read() -> None:
+async def test_the_crawler_is_not_held_by_html_nested_without_end() -> None:
     pages = {"/": page("home", "/deep", "/last"), "/deep": lambda: Response.html("<div>" * 400_000)}
     async with serving({**pages, "/last": page("last")}) as site:
         done = await run_beside("crawler.py", site.url)
-    assert f"--- {site.url}/deep  " in done.stdout
+    assert f"200 {site.url}/deep  " in done.stdout
     assert f"200 {site.url}/last  last" in done.stdout
 
 
-@pytest.mark.parametrize("number", ["\xb2", "9" * 400, "9" * 5000])
-async def test_the_crawler_leaves_a_site_alone_that_asks_for_a_pause_without_end(number: str) -> None:
+@pytest.mark.parametrize("number", ["\xb2", "9" * 5000])
+async def test_the_crawler_leaves_a_site_alone_whose_rules_are_nonsense(number: str) -> None:
     robots = f"User-agent: *\nCrawl-delay: {number}\n"
     async with serving({"/": page("home"), "/robots.txt": partial(Response.text, robots)}) as site:
         done = await run_beside("crawler.py", site.url)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -39,6 +40,8 @@ def running(program: str) -> Iterator[str]:
         assert server.stdout is not None
         try:
             yield server.stdout.readline().strip()
+            server.send_signal(signal.SIGINT)
+            assert server.wait(DEADLINE) == 0
         finally:
             server.kill()
 
