@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncnet.errors import LocalProtocolError
+from asyncnet.http import framing as framing_module
 from asyncnet.http.framing import ResponseFraming
 
 DATE = b"date: now\r\n"
@@ -41,6 +42,25 @@ class TestHeads:
 
     def test_a_date_of_the_applications_stays(self) -> None:
         assert head([(b"Date", b"then")], length=0) == [b"date: then", b"content-length: 0"]
+
+    @pytest.mark.parametrize("pair", [tuple, list])
+    def test_each_response_has_its_own_fields_however_like_the_last_ones(self, pair: Any) -> None:
+        assert head([pair((b"x-name", b"one"))], length=0)[1] == b"x-name: one"
+        assert head([pair((b"x-name", b"two"))], length=0)[1] == b"x-name: two"
+        assert head([pair((b"X-Name", b"two"))], length=0)[1] == b"X-Name: two"
+        value = bytearray(b"one")
+        fields = [pair((b"x-name", value))]
+        assert head(fields, length=0)[1] == b"x-name: one"
+        value[:] = b"two"
+        assert head(fields, length=0)[1] == b"x-name: two"
+
+    def test_what_is_remembered_of_heads_has_a_bound(self) -> None:
+        for number in range(3 * framing_module.KNOWN):
+            head([(b"etag", b"%d" % number)], length=0)
+            assert len(framing_module._known_blocks) <= framing_module.KNOWN
+        before = len(framing_module._known_blocks)
+        assert head([(b"x", b"y" * framing_module.KNOWN_SIZE)], length=0)
+        assert len(framing_module._known_blocks) == before
 
     def test_framing_and_keeping_alive_are_the_servers(self) -> None:
         fields = [
