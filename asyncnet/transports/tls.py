@@ -9,7 +9,8 @@ OpenSSL reads and writes the descriptor itself, and says by an exception what it
 What could go wrong, and why it does not:
 
 - *Bytes that OpenSSL holds never make the descriptor readable.* OpenSSL takes one record at a time from the socket
-  (`read_ahead` is off), so `pending()` tells all that it holds; only when that is 0 is the descriptor waited for.
+  (`read_ahead` is off), so `pending()` tells all that it holds; only when that is 0 is the descriptor waited for. It is
+  0 behind a receive that got less than it asked for.
 - *A write that wanted to wait has to be tried again with the same bytes, never fewer.* `Stream` comes back
   with the same bytes in front, and maybe more behind them, or never again.
 - *Either call may want either direction.* A read that wants to write waits for that. A write wants to read only while
@@ -55,7 +56,7 @@ PIECE = 65536
 class TLSTransport(DescriptorTransport):
     """TLS on a connected, non-blocking socket."""
 
-    __slots__ = ("_wants_to_write",)
+    __slots__ = ("_may_hold", "_wants_to_write")
 
     can_half_close = False
     _socket: ssl.SSLSocket
@@ -63,6 +64,7 @@ class TLSTransport(DescriptorTransport):
     def __init__(self, beneath: SocketTransport, sock: ssl.SSLSocket) -> None:
         super().__init__(sock, beneath._local, beneath._peer)
         self._wants_to_write = False  # what the last read waits for
+        self._may_hold = True  # OpenSSL may have more than the last receive has asked for
 
     async def handshake(self, server_name: str | None) -> None:
         """Shake hands. Raises `ssl.SSLError` and its kin; the transport is of no use then."""
@@ -80,16 +82,16 @@ class TLSTransport(DescriptorTransport):
     def wait_receivable(self, max_bytes: int) -> Coroutine[Any, Any, None]:
         if self._descriptor == -1:
             raise trio.ClosedResourceError("this connection was closed")
-        if self._socket.pending():
+        if self._may_hold and self._socket.pending():
             return checkpoint()
         if self._wants_to_write:
             return self._wait_writable()
         return super().wait_receivable(max_bytes)
 
     def receive_now(self, max_bytes: int) -> bytes | None:
-        self._wants_to_write = False
+        self._wants_to_write = self._may_hold = False
         try:
-            return self._socket.recv(max_bytes)
+            data = self._socket.recv(max_bytes)
         except ssl.SSLWantReadError:
             return None
         except ssl.SSLWantWriteError:
@@ -99,6 +101,8 @@ class TLSTransport(DescriptorTransport):
             raise TruncatedError("the connection ended without TLS's closing message") from exc
         except OSError as exc:
             raise self._failure(exc) from exc
+        self._may_hold = len(data) == max_bytes
+        return data
 
     def send_now(self, data: Data) -> int:
         if len(data) > PIECE:
