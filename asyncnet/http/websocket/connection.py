@@ -35,6 +35,7 @@ import trio
 from asyncnet.errors import Draining, ReceiveTimeout, RemoteProtocolError
 from asyncnet.http.messages import Request
 from asyncnet.http.websocket.handshake import Agreement
+from asyncnet.http.websocket.keep_alive import LAST_CHANCE, KeepAlive, Verdict
 from asyncnet.http.websocket.limits import CONTROL_WINDOW, WebSocketLimits, WebSocketTimeouts
 from asyncnet.http.websocket.wire import (
     MAX_REASON,
@@ -65,9 +66,6 @@ PONG_ROOM = 1024
 MUCH = 65536
 """With more than that together, in bytes, what waits leaves before a message: `Stream.write` queues only so much."""
 
-LAST_CHANCE = 1.0
-"""How long a peer is given, in seconds, that seems to be late: its bytes may be here, and unread."""
-
 
 class WebSocketClosed(RemoteProtocolError):
     """The WebSocket has closed. `code` is the peer's, or why this side closed it, or `CloseCode.ABNORMAL` (1006)."""
@@ -92,9 +90,6 @@ class WebSocket:
     __slots__ = (
         "_agreed",
         "_answering",
-        "_asked_at",
-        "_bytes_before",
-        "_bytes_seen",
         "_close_sent",
         "_controls",
         "_controls_since",
@@ -103,15 +98,12 @@ class WebSocket:
         "_ended",
         "_failure",
         "_finished",
-        "_messages_seen",
-        "_partial_since",
-        "_quiet_since",
+        "_keep_alive",
         "_receiving",
         "_sending",
         "_stream",
         "_turns",
         "_waiting",
-        "_warned",
         "close_code",
         "close_reason",
         "is_client",
@@ -153,12 +145,7 @@ class WebSocket:
         self._answering: bytes | None = None  # a ping's payload that is still to be sent back
         self._controls = 0
         self._controls_since = trio.current_time()
-        # Keeping alive: what the last alarm saw
-        self._bytes_seen = self._bytes_before = stream.bytes_in
-        self._messages_seen = 0
-        self._quiet_since = self._partial_since = self._controls_since
-        self._asked_at = math.inf  # when a ping was sent, if nothing has come since
-        self._warned = False  # something will be held against the peer, unless more comes now
+        self._keep_alive = KeepAlive(timeouts, self._controls_since, stream.bytes_in)
         # Sending
         self._sending = False
         self._waiting: deque[trio.Event] | None = None  # idle WebSockets are many, and hold no queue
@@ -281,56 +268,33 @@ class WebSocket:
     # Keeping alive
 
     def _set_alarm(self) -> None:
-        timeouts = self.timeouts
-        wait = timeouts.ping if self._asked_at == math.inf else timeouts.pong
-        self._stream.deadline = trio.current_time() + min(wait, timeouts.message, timeouts.idle)
+        self._stream.deadline = trio.current_time() + self._keep_alive.interval
 
     async def _look(self) -> None:
-        """The alarm has rung: look what has happened since the last one.
-
-        The application may have been away from its receive for long: before anything is held against the peer, what
-        waits in the kernel is taken, in a second round.
-        """
+        """The alarm has rung: see whether the peer is there."""
         if self._close_sent:
             self._end(CloseCode.ABNORMAL, _UNANSWERED)
             return
+        stream, decoder, timeouts = self._stream, self._decoder, self.timeouts
         now = trio.current_time()
-        timeouts = self.timeouts
-        if self._stream.bytes_in != self._bytes_seen:
-            self._bytes_seen = self._stream.bytes_in
-            self._asked_at = math.inf
-        if self._decoder.messages != self._messages_seen:
-            self._messages_seen = self._decoder.messages
-            self._quiet_since = self._partial_since = now
-        elif not self._decoder.is_within_message:
-            self._partial_since = now
-        is_dead = now - self._asked_at >= timeouts.pong
-        is_slow = now - self._partial_since >= timeouts.message
-        if (is_dead or is_slow) and not self._warned:
-            self._warned = True
-            self._stream.deadline = now + LAST_CHANCE
-            return
-        self._warned = False
-        if is_dead:
-            self._end(CloseCode.ABNORMAL, f"no answer to a ping for {timeouts.pong:g} seconds")
-        elif is_slow:
-            await self._fail(CloseCode.POLICY, f"a message that took longer than {timeouts.message:g} seconds")
-        elif now - self._quiet_since >= timeouts.idle:
-            await self._begin_closing(CloseCode.GOING_AWAY, f"no message for {timeouts.idle:g} seconds")
-        else:
-            self._ask(now)
-            self._set_alarm()
-
-    def _ask(self, now: float) -> None:
-        """Send a ping if nothing has come since the last alarm.
-
-        Not behind a large message that is still on its way: how long that may take, the stream's own limit tells.
-        """
-        is_silent = self._bytes_seen == self._bytes_before and self._asked_at == math.inf
-        if is_silent and self.timeouts.ping < math.inf and self._stream.pending <= PONG_ROOM:
-            self._queue(self._encoder.ping())
-            self._asked_at = now
-        self._bytes_before = self._bytes_seen
+        verdict = self._keep_alive.look(
+            now, bytes_in=stream.bytes_in, messages=decoder.messages, is_within_message=decoder.is_within_message
+        )
+        match verdict:
+            case Verdict.LATE:
+                stream.deadline = now + LAST_CHANCE
+            case Verdict.DEAD:
+                self._end(CloseCode.ABNORMAL, f"no answer to a ping for {timeouts.pong:g} seconds")
+            case Verdict.SLOW:
+                await self._fail(CloseCode.POLICY, f"a message that took longer than {timeouts.message:g} seconds")
+            case Verdict.IDLE:
+                await self._begin_closing(CloseCode.GOING_AWAY, f"no message for {timeouts.idle:g} seconds")
+            case Verdict.FINE | Verdict.SILENT:
+                # Not behind a large message that is still on its way: how long that may take, the stream's limit tells.
+                if verdict is Verdict.SILENT and stream.pending <= PONG_ROOM:
+                    self._queue(self._encoder.ping())
+                    self._keep_alive.asked(now)
+                self._set_alarm()
 
     # Sending
 
