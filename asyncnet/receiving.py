@@ -111,6 +111,11 @@ class ReceivingHalf(SendingHalf):
         else:
             self.deadline = self._deadline
 
+    def forget_alarms(self) -> None:
+        """For the alarm of `deadline` alone: the run has ended, and the next one knows nothing of it."""
+        self._alarm = math.inf
+        self._later_alarms = ()
+
     def interrupt(self, on: bool = True) -> None:
         """End receives that wait, now and from now on, by `Draining`; with `on` false, no longer.
 
