@@ -327,3 +327,24 @@ async def test_what_a_receive_finds_pending_leaves_at_the_end_of_its_turn() -> N
         assert await peer.receive_exactly(8) == b"question"
         assert transport.sends == 1
         await peer.send_all(b"answer")
+
+
+@pytest.mark.xfail(strict=True, reason="a batch does not know that its run is over")
+def test_what_a_stream_sends_that_outlives_its_run_leaves_in_the_next_one() -> None:
+    ours, theirs = socket.socketpair()
+    for sock in (ours, theirs):
+        sock.setblocking(False)
+    stream = Stream(SocketTransport(ours))
+
+    async def send() -> None:
+        for _ in range(3):
+            assert stream.write_soon(b"hello")
+            await trio.testing.wait_all_tasks_blocked()
+            assert theirs.recv(100) == b"hello"
+
+    try:
+        trio.run(send)
+        trio.run(send)
+    finally:
+        ours.close()
+        theirs.close()
