@@ -25,6 +25,9 @@ class Sleeper(Protocol):
     def ring(self, now: float) -> None:
         """It is `now`, and an alarm was set for it."""
 
+    def forget_alarms(self) -> None:
+        """Its alarms will never ring: their run of Trio is over."""
+
 
 SWEEP_FROM = 1024
 """How many alarms may wait before those of sleepers that are gone are looked for."""
@@ -59,15 +62,21 @@ class Alarms:
         self._sweep_at = max(SWEEP_FROM, 2 * len(self._heap))
 
     async def run(self) -> None:
-        while True:
-            when = self._heap[0][0] if self._heap else math.inf
-            with trio.CancelScope() as self._scope:
-                await trio.sleep_until(when)
-            now = trio.current_time()
-            while self._heap and self._heap[0][0] <= now:
-                sleeper = heapq.heappop(self._heap)[2]()
+        try:
+            while True:
+                when = self._heap[0][0] if self._heap else math.inf
+                with trio.CancelScope() as self._scope:
+                    await trio.sleep_until(when)
+                now = trio.current_time()
+                while self._heap and self._heap[0][0] <= now:
+                    sleeper = heapq.heappop(self._heap)[2]()
+                    if sleeper is not None:
+                        sleeper.ring(now)
+        finally:
+            for _, _, reference in self._heap:
+                sleeper = reference()
                 if sleeper is not None:
-                    sleeper.ring(now)
+                    sleeper.forget_alarms()
 
 
 _alarms: trio.lowlevel.RunVar[Alarms] = trio.lowlevel.RunVar("asyncnet.alarms")

@@ -111,6 +111,11 @@ class ReceivingHalf(SendingHalf):
         else:
             self.deadline = self._deadline
 
+    def forget_alarms(self) -> None:
+        """For the alarm of `deadline` alone: the run has ended, and the next one knows nothing of it."""
+        self._alarm = math.inf
+        self._later_alarms = ()
+
     def interrupt(self, on: bool = True) -> None:
         """End receives that wait, now and from now on, by `Draining`; with `on` false, no longer.
 
@@ -124,7 +129,7 @@ class ReceivingHalf(SendingHalf):
         if self._receiving:
             if self._holding is not None:
                 self._holding.cancel()
-            if self._side_flush is not None:
+            if self._side_flush is not None and self._side_flush.is_of_receive:
                 self._side_flush.scope.cancel()
             self._transport.wake()
 
@@ -180,12 +185,8 @@ class ReceivingHalf(SendingHalf):
     async def _stop_sending_rest(self, flush: SideFlush) -> None:
         """Have the task that sends what a batch left over leave that to the caller."""
         flush.scope.cancel()
-        await flush.over.wait()
-
-    def _wakes_receive(self) -> bool:
-        if self._receiving:
-            self._transport.wake()
-        return self._receiving
+        with trio.CancelScope(shield=True):  # it is over in the next turn; given up here, nobody would send the rest
+            await flush.over.wait()
 
     async def _receive_with_care(self, max_bytes: int) -> bytes:
         """The same on a stream with taps or with something still to send."""
@@ -214,6 +215,8 @@ class ReceivingHalf(SendingHalf):
             end = self._end_of(exc)
         finally:
             self._receiving = False
+            if self._stuck:
+                self.go_on_after_batch()  # the receive has sent meanwhile, and does so no longer
         return b"" if end else await self._receive(max_bytes)
 
     async def _ask_taps(self) -> None:
@@ -320,6 +323,8 @@ class ReceivingHalf(SendingHalf):
             raise trio.BusyResourceError("another task is receiving from this stream")
         if self._sending:
             return
+        if self._side_flush is not None:
+            await self._stop_sending_rest(self._side_flush)
         self._send_pending_quietly()
         if self._pending > MUCH_PENDING:
             room = max(READ_AHEAD, self._pending) - len(self._buffer)
@@ -330,6 +335,8 @@ class ReceivingHalf(SendingHalf):
                 pass  # what the buffer holds can still be taken
             finally:
                 self._receiving = False
+                if self._stuck:
+                    self.go_on_after_batch()
 
     async def receive_exactly(self, count: int) -> bytes:
         """Receive `count` bytes.

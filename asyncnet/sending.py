@@ -67,12 +67,13 @@ class Tap(Protocol):
 
 
 class SideFlush:
-    """A receive that sends what is queued while it waits."""
+    """A receive that sends what is queued while it waits, or a task that sends what a batch has left over."""
 
-    __slots__ = ("over", "satisfied", "scope", "yields")
+    __slots__ = ("is_of_receive", "over", "satisfied", "scope", "yields")
 
-    def __init__(self, *, satisfied: bool) -> None:
+    def __init__(self, *, satisfied: bool, is_of_receive: bool = True) -> None:
         self.scope = trio.CancelScope()
+        self.is_of_receive = is_of_receive  # and ends with it
         self.satisfied = satisfied  # there is something to return, once not much is pending
         self.yields = False  # it stops after the piece under way: a task wants to send
         self.over = trio.Event()
@@ -220,14 +221,10 @@ class SendingHalf(trio.abc.HalfCloseableStream):
         return not self._stuck
 
     def go_on_after_batch(self) -> None:
-        """For the batch alone: not all has left. Who receives goes on with it, else a task of its own."""
-        if self._outgoing and not self._sending and self._side_flush is None and not self._wakes_receive():
-            self._side_flush = SideFlush(satisfied=False)
+        """A batch has left something over: a task of its own sends it, as whoever receives may not come back soon."""
+        if self._outgoing and not self._sending and self._side_flush is None:
+            self._side_flush = SideFlush(satisfied=False, is_of_receive=False)
             trio.lowlevel.spawn_system_task(self._send_rest, self._side_flush)
-
-    def _wakes_receive(self) -> bool:
-        """Wake the receive that waits, so that it sends what is pending; false if none does."""
-        return False
 
     async def _send_rest(self, flush: SideFlush) -> None:
         try:

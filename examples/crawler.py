@@ -89,4 +89,9 @@ async def crawl(start: str, pages: int) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(crawl, sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 100)
+    if len(sys.argv) not in (2, 3) or not all(word.isdecimal() for word in sys.argv[2:]):
+        sys.exit("usage: python examples/crawler.py URL [PAGES]")
+    try:
+        trio.run(crawl, sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 100)
+    except* (OSError, AsyncnetError, trio.BrokenResourceError) as errors:
+        sys.exit(printable(f"{sys.argv[1]} cannot be crawled: {errors.exceptions[0]}"))

@@ -49,6 +49,21 @@ async def test_a_deadline_moved_while_a_receive_waits_holds(
     assert await time_of_timeout(server) == pytest.approx(70)
 
 
+def test_a_deadline_holds_also_on_a_stream_that_has_outlived_its_run() -> None:
+    async def wait() -> float:
+        server.deadline = trio.current_time() + 7
+        with trio.fail_after(100):
+            return await time_of_timeout(server)
+
+    async def leave_an_alarm() -> None:
+        for seconds in (5, 3):
+            server.deadline = trio.current_time() + seconds
+
+    _client, server = stream_pair()
+    trio.run(leave_an_alarm, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert trio.run(wait, clock=trio.testing.MockClock(autojump_threshold=0)) == pytest.approx(7)
+
+
 async def test_without_a_deadline_a_receive_waits_for_ever(autojump_clock: trio.testing.MockClock) -> None:
     _client, server = stream_pair()
     server.deadline = 5

@@ -13,6 +13,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from asyncnet import batching
+from asyncnet.errors import Draining
 from asyncnet.stream import Stream
 from asyncnet.testing import stream_pair
 from asyncnet.transports.base import Data
@@ -196,6 +197,78 @@ class TestAFullKernel:
             assert len(await peer.receive_exactly(filled + 20_000)) == filled + 20_000
             await peer.send_all(b"x")
 
+    async def test_the_rest_leaves_though_the_receive_has_returned(self) -> None:
+        for _ in range(10):  # Trio runs the tasks of a turn in any order
+            async with connected() as (stream, _, peer), trio.open_nursery() as nursery:
+                filled = await fill(stream)
+                arrived = trio.Event()
+
+                @nursery.start_soon
+                async def answer_and_go_to_work(stream: Stream = stream, arrived: trio.Event = arrived) -> None:
+                    stream.write_soon(bytes(20_000))
+                    assert await stream.receive_some() == b"the next request"
+                    arrived.set()
+                    await trio.sleep_forever()
+
+                await peer.send_all(b"the next request")
+                await arrived.wait()
+                await self.read_now(peer, filled + 20_000)
+                nursery.cancel_scope.cancel()
+
+    async def test_the_rest_leaves_though_a_receive_has_sent_some_of_it_and_returned(self) -> None:
+        async with connected() as (stream, _, peer), trio.open_nursery() as nursery:
+            filled = await fill(stream)
+            stream.write_soon(bytes(20_000))
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(stream.receive_exactly, 16)
+            await trio.testing.wait_all_tasks_blocked()
+            await peer.send_all(b"the next request")
+            await trio.testing.wait_all_tasks_blocked()
+            await self.read_now(peer, filled + 20_000)
+
+    @pytest.mark.parametrize("turns", [0, 1, 2])
+    async def test_the_rest_leaves_though_a_receive_was_given_up(self, turns: int) -> None:
+        async with connected() as (stream, _, peer):
+            filled = await fill(stream)
+            stream.write_soon(bytes(20_000))
+            for _ in range(turns):
+                await trio.testing.wait_all_tasks_blocked()
+            with trio.move_on_after(0):
+                await stream.receive_some()
+            await self.read_now(peer, filled + 20_000)
+
+    async def test_the_rest_leaves_though_the_receive_was_woken(self) -> None:
+        async with connected() as (stream, _, peer), trio.open_nursery() as nursery:
+            filled = await fill(stream)
+
+            @nursery.start_soon
+            async def receive() -> None:
+                with pytest.raises(Draining):
+                    await stream.receive_some()
+
+            await trio.testing.wait_all_tasks_blocked()
+            stream.write_soon(bytes(20_000))
+            await trio.testing.wait_all_tasks_blocked()
+            stream.interrupt()
+            await self.read_now(peer, filled + 20_000)
+
+    async def read_now(self, peer: Stream, count: int) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(peer.receive_exactly, count)
+            await trio.testing.wait_all_tasks_blocked()
+            assert peer.bytes_in == count
+            nursery.cancel_scope.cancel()
+
+    async def test_with_much_pending_behind_the_rest_a_receive_returns_what_is_buffered(self) -> None:
+        async with connected() as (stream, _, peer), trio.open_nursery() as nursery:
+            filled = await fill(stream)
+            stream.write_soon(bytes(20_000))
+            await trio.testing.wait_all_tasks_blocked()
+            stream.write(bytes(60_000))
+            stream.unread(b"buffered")
+            nursery.start_soon(peer.receive_exactly, filled + 80_000)
+            assert await stream.receive_some() == b"buffered"
+
     async def test_a_send_that_comes_takes_over(self) -> None:
         async with connected() as (stream, _, peer), trio.open_nursery() as nursery:
             filled = await fill(stream)
@@ -254,3 +327,24 @@ async def test_what_a_receive_finds_pending_leaves_at_the_end_of_its_turn() -> N
         assert await peer.receive_exactly(8) == b"question"
         assert transport.sends == 1
         await peer.send_all(b"answer")
+
+
+@pytest.mark.xfail(strict=True, reason="a batch does not know that its run is over")
+def test_what_a_stream_sends_that_outlives_its_run_leaves_in_the_next_one() -> None:
+    ours, theirs = socket.socketpair()
+    for sock in (ours, theirs):
+        sock.setblocking(False)
+    stream = Stream(SocketTransport(ours))
+
+    async def send() -> None:
+        for _ in range(3):
+            assert stream.write_soon(b"hello")
+            await trio.testing.wait_all_tasks_blocked()
+            assert theirs.recv(100) == b"hello"
+
+    try:
+        trio.run(send)
+        trio.run(send)
+    finally:
+        ours.close()
+        theirs.close()

@@ -16,6 +16,7 @@ not:
   those of a crowd are woken so. Who waits with few others has Trio wait, and here is told in vain.
 - *A descriptor's number is used again.* `unwatch` comes before it is closed.
 - *An exception in an instrument* would make Trio remove it. None arises: nothing here runs code of others.
+- *A stream outlives its run*, and is used in another, where nobody asks this epoll. Then the wait is Trio's.
 - *No descriptor is left for the epoll, or no room in it.* Then, as where there is no epoll, the wait is Trio's.
 """
 
@@ -87,6 +88,14 @@ class Readiness(trio.abc.Instrument):
                 else:
                     reschedule(watched.reader)
                     watched.reader = None
+
+    def after_run(self) -> None:
+        """Trio's: nobody asks the epoll any more."""
+        for watched in self._watched.values():
+            watched.is_watched = False
+        self._watched.clear()
+        self._epoll = None
+        self._is_crowded = False
 
     async def _have_trio_woken(self, epoll: select.epoll) -> None:
         """Whenever there is something to tell, for as long as it runs. The epoll is closed with the last reference."""

@@ -120,6 +120,12 @@ async def test_the_crawler_leaves_a_site_alone_whose_rules_are_nonsense(number: 
         assert site.asked == ["/robots.txt"]
 
 
+@pytest.mark.parametrize("arguments", [(), ("http://127.0.0.1/", "many"), ("nonsense",), ("http://127.0.0.1:1/",)])
+async def test_the_crawler_says_in_a_line_what_it_cannot_do(arguments: tuple[str, ...]) -> None:
+    done = await run_beside("crawler.py", *arguments)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+
+
 async def test_the_crawler_stops_at_so_many_pages_and_passes_over_what_is_too_large() -> None:
     links = [f"/{number}" for number in range(50)]
     async with serving({"/": page("home", *links), "/0": lambda: Response.html("x" * (3 << 20))}) as site:

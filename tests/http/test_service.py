@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 import trio.testing
 
 from asyncnet.http import Files, HTTPHandler, Request, Response
-from asyncnet.limits import Limits
+from asyncnet.limits import Limits, Timeouts
 from asyncnet.service import Service, serve
 from asyncnet.stream import Stream
 
@@ -84,6 +85,20 @@ async def test_a_drain_closes_idle_connections_at_once() -> None:
             nursery.start_soon(service.drain)
             assert await fresh.receive_some() == b""
             assert await used.receive_some() == b""
+
+
+@pytest.mark.xfail(strict=True, reason="the wait for a request takes the line end for its beginning")
+async def test_a_drain_closes_a_connection_at_once_that_has_seen_a_stray_line_end() -> None:
+    async def app(request: Request) -> Response:
+        return Response.text("hello")
+
+    options = {"timeouts": Timeouts(drain=60)}
+    async with running(HTTPHandler(app), **options) as (service, port), await connect(port) as stream:
+        await stream.send_all(GET + b"\r\n")
+        await stream.receive_until(b"hello", limit=1000)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(service.drain)
+            assert await stream.receive_some() == b"", "no 408 after a while"
 
 
 async def test_an_answer_in_flight_at_a_drain_is_the_last_and_says_so() -> None:

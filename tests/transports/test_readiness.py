@@ -139,6 +139,25 @@ def test_a_run_may_end_with_connections_open(caplog: pytest.LogCaptureFixture) -
     assert not caplog.records
 
 
+def test_what_outlives_its_run_is_told_in_the_next_one() -> None:
+    async def exchange(pairs: list[tuple[SocketTransport, SocketTransport]]) -> int:
+        for _ in range(3):
+            async with trio.open_nursery() as nursery:
+                for _, right in pairs:
+                    nursery.start_soon(right.receive_some)
+                await trio.testing.wait_all_tasks_blocked()
+                for left, _ in pairs:
+                    await left.send_all(b"x")
+                await trio.testing.wait_all_tasks_blocked()
+                assert not nursery.child_tasks
+        return watched()
+
+    pairs = [pair() for _ in range(CROWD)]
+    assert trio.run(exchange, pairs) == CROWD
+    others = [pair() for _ in range(CROWD)]
+    assert trio.run(exchange, pairs + others) == CROWD, "the new ones"
+
+
 @pytest.mark.usefixtures("crowded")
 class TestWhatIsTold:
     async def test_what_came_before_the_first_wait(self) -> None:
