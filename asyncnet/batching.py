@@ -16,8 +16,9 @@ does not:
   behind it, and of the first only where the turn before had several.
 - *An answer waits for other tasks.* For those of the same turn, and once the first has waited `PATIENCE`, for no more:
   the next stream that comes sends them all. What a single task computes without a checkpoint it delays, as ever.
-- *The kernel does not take all.* The stream is told in the next turn, and goes on as it does with every other send: by
-  the receive that waits, or by a task of its own if nobody receives.
+- *The kernel does not take all.* The stream is told in the next turn, and sends the rest by a task of its own: whoever
+  receives may not come back soon.
+- *A stream outlives its run*, and is used in another, whose turns this batch does not see. Then it has no company.
 - *The connection is broken.* As for a send that a receive makes: whoever sends next is told.
 - *A send wakes a task of this run.* Within the instrument that task would be overlooked until the next event: so only
   transports whose peer is behind the kernel take part (`Transport.can_batch`).
@@ -27,6 +28,7 @@ does not:
 from __future__ import annotations
 
 import logging
+import math
 import time
 from typing import Protocol
 
@@ -53,7 +55,8 @@ class Batch(trio.abc.Instrument):
 
     def __init__(self) -> None:
         self._waiting: list[Batched] = []
-        self._sends = self._sends_before = 0  # in this turn and in the last one, batched or not
+        self._sends: float = 0  # in this turn, batched or not
+        self._sends_before: float = 0  # in the last one
         self._since = 0.0
         self._token = trio.lowlevel.current_trio_token()
 
@@ -78,6 +81,13 @@ class Batch(trio.abc.Instrument):
         self._sends_before, self._sends = self._sends, 0
         if self._waiting:
             self._send()
+
+    def after_run(self) -> None:
+        """Trio's: no turn ends any more. What waits leaves now; streams that go on in another run send at once."""
+        self._sends = self._sends_before = -math.inf
+        waiting, self._waiting = self._waiting, []
+        for stream in waiting:
+            stream.send_batched()
 
     def _send(self) -> None:
         waiting, self._waiting = self._waiting, []

@@ -58,4 +58,6 @@ async def main(urls: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit("usage: python examples/rss_reader.py URL...")
     sys.exit(trio.run(main, sys.argv[1:]))

@@ -329,7 +329,6 @@ async def test_what_a_receive_finds_pending_leaves_at_the_end_of_its_turn() -> N
         await peer.send_all(b"answer")
 
 
-@pytest.mark.xfail(strict=True, reason="a batch does not know that its run is over")
 def test_what_a_stream_sends_that_outlives_its_run_leaves_in_the_next_one() -> None:
     ours, theirs = socket.socketpair()
     for sock in (ours, theirs):

@@ -73,7 +73,10 @@ class Readiness(trio.abc.Instrument):
         """Wake them no more."""
         assert self._epoll is not None
         self._watched.pop(descriptor).is_watched = False
-        self._epoll.unregister(descriptor)
+        try:
+            self._epoll.unregister(descriptor)
+        except OSError:
+            pass  # somebody has closed it behind our back
 
     def after_io_wait(self, timeout: float) -> None:
         """Trio's: a turn begins."""
@@ -95,7 +98,7 @@ class Readiness(trio.abc.Instrument):
             watched.is_watched = False
         self._watched.clear()
         self._epoll = None
-        self._is_crowded = False
+        self.is_crowded = False
 
     async def _have_trio_woken(self, epoll: select.epoll) -> None:
         """Whenever there is something to tell, for as long as it runs. The epoll is closed with the last reference."""

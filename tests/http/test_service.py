@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 import trio
 import trio.testing
 
@@ -87,7 +86,6 @@ async def test_a_drain_closes_idle_connections_at_once() -> None:
             assert await used.receive_some() == b""
 
 
-@pytest.mark.xfail(strict=True, reason="the wait for a request takes the line end for its beginning")
 async def test_a_drain_closes_a_connection_at_once_that_has_seen_a_stray_line_end() -> None:
     async def app(request: Request) -> Response:
         return Response.text("hello")

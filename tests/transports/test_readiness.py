@@ -97,6 +97,15 @@ class TestWhoIsWatched:
             os.close(copy)
 
     @pytest.mark.usefixtures("crowded")
+    async def test_a_socket_that_somebody_else_has_closed_can_be_closed(self) -> None:
+        left, right = pair()
+        await left.send_all(b"x")
+        await right.receive_some()
+        right._socket.close()
+        await right.aclose()
+        assert watched() == 0
+
+    @pytest.mark.usefixtures("crowded")
     async def test_nobody_is_where_the_system_has_no_room(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def full() -> None:
             raise OSError(errno.EMFILE, "too many open files")
