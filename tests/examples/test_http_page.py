@@ -19,7 +19,7 @@ import pytest
 from asyncnet import limits
 from asyncnet.cli import _parser
 from asyncnet.http import HTTPLimits, HTTPTimeouts
-from tests.examples.test_readme import DEADLINE, ENVIRONMENT, TELL_PORT
+from tests.examples.test_readme import DEADLINE, ENVIRONMENT
 
 PAGE = (Path(__file__).parents[2] / "docs" / "http.md").read_text()
 PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -36,13 +36,15 @@ def program(holds: str) -> str:
 @contextmanager
 def serving(holds: str, folder: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """The URL of the server that this program is."""
-    text = TELL_PORT + _port.sub("127.0.0.1:0", program(holds))
+    text = _port.sub("127.0.0.1:0", program(holds))
     with subprocess.Popen(
         [sys.executable, "-c", text], env=ENVIRONMENT, cwd=folder, stdout=subprocess.PIPE, text=True
     ) as server:
         assert server.stdout is not None
         try:
-            yield f"http://127.0.0.1:{server.stdout.readline().strip()}", server
+            found = re.match(r"http on (http://127\.0\.0\.1:\d+);", server.stdout.readline())
+            assert found
+            yield found[1], server
         finally:
             server.kill()
 
@@ -132,8 +134,7 @@ def test_limits(tmp_path: Path) -> None:
 
 
 SITE = """
-import trio
-from asyncnet import serve
+from asyncnet import run
 from asyncnet.http import HTTPHandler, Request, Response, read_form
 
 async def app(request: Request) -> Response:
@@ -149,7 +150,7 @@ async def app(request: Request) -> Response:
                 return Response.text((await form.file("file").read()).decode())
     return Response.problem(404)
 
-trio.run(serve, HTTPHandler(app), "tcp://127.0.0.1:8080")
+run(HTTPHandler(app), "tcp://127.0.0.1:8080")
 """
 
 

@@ -18,28 +18,19 @@ DEADLINE = 30
 
 HANDLER, CLIENT, WEB, FETCH = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
-TELL_PORT = """
-import asyncnet.service
-
-class Telling(asyncnet.service.Service):
-    def __init__(self, *args):
-        super().__init__(*args)
-        print(self.endpoints[0].rpartition(":")[2], flush=True)
-
-asyncnet.service.Service = Telling
-"""
-
 
 @contextmanager
 def running(program: str) -> Iterator[str]:
     """Run the program for the length of the block, which gets its port."""
-    program = TELL_PORT + re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:0", program)
+    program = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:0", program)
     with subprocess.Popen(
         [sys.executable, "-c", program], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
     ) as server:
         assert server.stdout is not None
         try:
-            yield server.stdout.readline().strip()
+            found = re.search(r"127\.0\.0\.1:(\d+); Ctrl-C ends it", server.stdout.readline())
+            assert found
+            yield found[1]
             server.send_signal(signal.SIGINT)
             assert server.wait(DEADLINE) == 0
         finally:
