@@ -141,7 +141,7 @@ def format_v1(source: Address, destination: Address) -> bytes:
     if ends is None:
         return b"PROXY UNKNOWN\r\n"
     family = f"TCP{ends[0].version}"
-    return f"PROXY {family} {ends[0]} {ends[1]} {source.port} {destination.port}\r\n".encode("ascii")
+    return f"PROXY {family} {_text(ends[0])} {_text(ends[1])} {source.port} {destination.port}\r\n".encode("ascii")
 
 
 def format_v2(source: Address, destination: Address) -> bytes:
@@ -179,6 +179,15 @@ def _ip_ends(source: Address, destination: Address) -> tuple[_IPEnd, _IPEnd] | N
     if ends[0].version == ends[1].version:
         return ends
     return _mapped(ends[0]), _mapped(ends[1])
+
+
+def _text(end: _IPEnd) -> str:
+    """`end` in groups of hexadecimal digits alone if it is IPv6: the header knows no other way to write that."""
+    text = str(end)
+    if end.version == 6 and "." in text:  # Python from 3.13 on writes a mapped address so
+        high, low = struct.unpack("!HH", end.packed[12:])
+        text = f"::ffff:{high:x}:{low:x}"
+    return text
 
 
 def _mapped(end: _IPEnd) -> ipaddress.IPv6Address:
