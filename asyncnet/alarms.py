@@ -18,6 +18,8 @@ from typing import Protocol
 
 import trio
 
+from asyncnet.per_run import once_per_run
+
 
 class Sleeper(Protocol):
     """What can be woken: see `Stream`, the only one."""
@@ -79,17 +81,11 @@ class Alarms:
                     sleeper.forget_alarms()
 
 
-_alarms: trio.lowlevel.RunVar[Alarms] = trio.lowlevel.RunVar("asyncnet.alarms")
-
-
+@once_per_run
 def alarms_of_this_run() -> Alarms:
-    try:
-        return _alarms.get()
-    except LookupError:
-        alarms = Alarms()
-        _alarms.set(alarms)
-        trio.lowlevel.spawn_system_task(alarms.run)
-        return alarms
+    alarms = Alarms()
+    trio.lowlevel.spawn_system_task(alarms.run)
+    return alarms
 
 
 def set_alarm(when: float, sleeper: Sleeper) -> None:

@@ -34,6 +34,8 @@ from typing import Protocol
 
 import trio
 
+from asyncnet.per_run import once_per_run
+
 logger = logging.getLogger(__name__)
 
 PATIENCE = 0.001
@@ -100,14 +102,8 @@ class Batch(trio.abc.Instrument):
                 logger.exception("a batched send failed")
 
 
-_batch: trio.lowlevel.RunVar[Batch] = trio.lowlevel.RunVar("asyncnet.batching")
-
-
+@once_per_run
 def batch_of_this_run() -> Batch:
-    try:
-        return _batch.get()
-    except LookupError:
-        batch = Batch()
-        _batch.set(batch)
-        trio.lowlevel.add_instrument(batch)
-        return batch
+    batch = Batch()
+    trio.lowlevel.add_instrument(batch)
+    return batch

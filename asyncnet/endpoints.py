@@ -257,6 +257,14 @@ def parse(text: str) -> Endpoint:
     return endpoint if mark < 0 else _with_options(endpoint, text, mark + 1)
 
 
+def as_url(endpoint: str, schemes: tuple[str, str] | None) -> str:
+    """`endpoint` with the one of `schemes` that is for connections in the clear, or for those over TLS."""
+    transport, _, rest = endpoint.partition("://")
+    if schemes is None or transport not in ("tcp", "tls"):
+        return endpoint
+    return f"{schemes[transport == 'tls']}://{rest}"
+
+
 def _what_was_meant(text: str) -> str:
     """The message for a text that begins with none of the prefixes."""
     schemes = [prefix.partition(":")[0] for prefix in _PREFIXES]

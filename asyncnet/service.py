@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import trio
 
 from asyncnet.connection import Connection, current_connection
-from asyncnet.endpoints import listen
+from asyncnet.endpoints import as_url, listen
 from asyncnet.errors import Draining, EndOfStream, ReceiveTimeout, RemoteProtocolError
 from asyncnet.limits import Limits, Timeouts
 from asyncnet.middleware import ConnectionsPerAddress, Middleware
@@ -56,9 +56,9 @@ Handler: TypeAlias = Callable[[trio.abc.Stream], Awaitable[object]]
 """A protocol, for one connection. The service closes the stream after it.
 
 A handler that is an object may also have `refusal` (bytes: what a peer is told on a plain endpoint when there is no
-room), `alpn` (names for TLS), `name` (for the log), `logs_requests` (true: connections that end well are no info, since
-the handler's own log tells what they did), and may be an async context manager, entered before listening and left after
-the drain.
+room), `alpn` (names for TLS), `url_schemes` (a pair: in the clear and over TLS), `name` (for the log), `logs_requests`
+(true: connections that end well are no info, since the handler's own log tells what they did), and may be an async
+context manager, entered before listening and left after the drain.
 """
 
 NO_ROOM_PAUSE = 0.5
@@ -129,14 +129,6 @@ async def serve(
                 await trio.aclose_forcefully(listener)
 
 
-def _as_url(endpoint: str, schemes: tuple[str, str] | None) -> str:
-    """`endpoint` with the one of `schemes` that is for connections in the clear, or for those over TLS."""
-    transport, _, rest = endpoint.partition("://")
-    if schemes is None or transport not in ("tcp", "tls"):
-        return endpoint
-    return f"{schemes[transport == 'tls']}://{rest}"
-
-
 class Service:
     """A handler at work. `serve` makes it."""
 
@@ -157,7 +149,7 @@ class Service:
         """The service's name in the log."""
         self.endpoints = [listener.endpoint for listener in listeners]
         """Where it listens, with the ports that were bound."""
-        self.urls = [_as_url(endpoint, getattr(handler, "url_schemes", None)) for endpoint in self.endpoints]
+        self.urls = [as_url(endpoint, getattr(handler, "url_schemes", None)) for endpoint in self.endpoints]
         """The same as one writes it for the protocol where it has URLs: http://127.0.0.1:8080."""
         self.is_draining = False
         """Whether `drain` was called; handlers ask often."""

@@ -48,7 +48,9 @@ async def read_page(client: HTTPClient, url: str) -> list[str]:
             if "html" in kind and await response.read(limit=LARGEST):
                 tree = html.document_fromstring(response.text().encode(), parser=html.HTMLParser(encoding="utf-8"))
                 about = " ".join((tree.findtext(".//title") or "").split())
-                links = [a.get("href") for a in tree.iterfind(".//a[@href]") if "nofollow" not in a.get("rel", "")]
+                links = [
+                    a.get("href") for a in tree.iterfind(".//a[@href]") if "nofollow" not in a.get("rel", "").split()
+                ]
             print(printable(f"{response.status} {url}  {about}"))
             return links
     except (OSError, AsyncnetError, trio.BrokenResourceError, etree.LxmlError) as error:

@@ -22,6 +22,7 @@ from asyncnet.auth.passwords import check_password, dummy_hash, is_acceptable, i
 from asyncnet.auth.scram import NobodysKeys, ScramKeys
 from asyncnet.auth.usertext import decode, find_entry
 from asyncnet.errors import ConfigurationError
+from asyncnet.per_run import once_per_run
 from asyncnet.transports.address import Address
 
 logger = logging.getLogger(__name__)
@@ -29,8 +30,6 @@ logger = logging.getLogger(__name__)
 HASHES_AT_ONCE: Final = 4
 """Passwords that are checked at the same moment, in all of a Trio run. Each check holds 64 MiB and several cores, so
 more of them would be slower, not faster; the others wait."""
-
-_hashing: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("asyncnet.auth: passwords being checked")
 
 
 class UserFile:
@@ -195,10 +194,6 @@ def _entry(name: str, table: Any) -> _Entry:
     return _Entry(identity, password, replace(keys, identity=identity))
 
 
+@once_per_run
 def _hashing_limiter() -> trio.CapacityLimiter:
-    try:
-        return _hashing.get()
-    except LookupError:
-        limiter = trio.CapacityLimiter(HASHES_AT_ONCE)
-        _hashing.set(limiter)
-        return limiter
+    return trio.CapacityLimiter(HASHES_AT_ONCE)

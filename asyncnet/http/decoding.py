@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -34,15 +35,16 @@ IDLE_RATIO = 32
 """A stream that is flushed behind each byte needs 8 for it."""
 
 
-class Decoder:
+class Decoder(ABC):
     """Takes one coding off. `taken` is how much `decode` has given it, `made` what came of that."""
 
     taken = made = 0
 
+    @abstractmethod
     def feed(self, data: bytes) -> Iterator[bytes]:
         """What `data` stands for, in pieces made as they are asked for. Raises ResponseError for malformed data."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finish(self) -> None:
         """Nothing more comes. Raises ResponseError if the end of the coded data is missing."""
 

@@ -35,6 +35,7 @@ from asyncnet.http.conditions import failed_precondition, format_date, range_app
 from asyncnet.http.listing import MAX_LISTED, listing_page, quote_name
 from asyncnet.http.messages import FileBody, Headers, Request, Response
 from asyncnet.http.ranges import ByteRanges, Span, parse_ranges
+from asyncnet.per_run import once_per_run
 from asyncnet.transports.files import read_at, read_now
 
 logger = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ class Files:
         self._listing = listing
         self._codings = _checked_codings(precompressed)
         self._cache_rules, self._cache_control = _checked_cache(cache)
-        self._listers = trio.CapacityLimiter(LISTERS)
+        self._listers = once_per_run(lambda: trio.CapacityLimiter(LISTERS))
         mediatypes.load()
 
     async def __call__(self, request: Request) -> Response:
@@ -105,7 +106,7 @@ class Files:
         try:
             response = self._answer(request, wait=False)
         except BlockingIOError:
-            limiter = self._listers if request.raw_path.endswith("/") else None
+            limiter = self._listers() if request.raw_path.endswith("/") else None
             return await trio.to_thread.run_sync(self._answer_waiting, request, limiter=limiter)
         body = _small_content(request, response)
         if body is None:

@@ -18,7 +18,9 @@ from wsgiref.util import FileWrapper
 import trio
 
 from asyncnet.http.messages import Headers, Request, Response
-from asyncnet.http.wsgi_thread import Conversation, Input, Pieces, logger
+from asyncnet.http.wsgi_interface import Input
+from asyncnet.http.wsgi_thread import Conversation, Pieces, logger
+from asyncnet.per_run import once_per_run
 from asyncnet.printable import printable
 
 if TYPE_CHECKING:
@@ -80,14 +82,14 @@ class WSGI:
         self.max_wait = max_wait
         self.read_ahead = read_ahead
         self.write_ahead = write_ahead
-        self._places: trio.lowlevel.RunVar[_Places] = trio.lowlevel.RunVar("asyncnet.http.wsgi")
+        self._places = once_per_run(lambda: _Places(threads))
 
     async def __call__(self, request: Request) -> Response:
         """Answer one request. What the application raises before its response has begun, is raised."""
         body = aiter(request.body)
         ahead, is_whole = await self._read_ahead(request, body)
         environ = make_environ(request)
-        places = self._places_of_this_run()
+        places = self._places()
         conversation = Conversation(
             self.app, environ, body, ahead=self.write_ahead, is_wanted=lambda: places.waiting > 0
         )
@@ -108,14 +110,6 @@ class WSGI:
             conversation.leave()
             raise
         return _response(request, conversation)
-
-    def _places_of_this_run(self) -> _Places:
-        try:
-            return self._places.get()
-        except LookupError:
-            places = _Places(self.threads)
-            self._places.set(places)
-            return places
 
     async def _read_ahead(self, request: Request, body: AsyncIterator[bytes]) -> tuple[bytes, bool]:
         """The front of the body, and whether it is all of it."""

@@ -27,7 +27,9 @@ import sys
 from typing import Protocol
 
 import trio
-from trio.lowlevel import RunVar, Task, add_instrument, reschedule, spawn_system_task, wait_readable
+from trio.lowlevel import Task, add_instrument, reschedule, spawn_system_task, wait_readable
+
+from asyncnet.per_run import once_per_run
 
 HAS_EPOLL = sys.platform == "linux"
 
@@ -106,14 +108,8 @@ class Readiness(trio.abc.Instrument):
             await wait_readable(epoll.fileno())
 
 
-_readiness: RunVar[Readiness] = RunVar("asyncnet.readiness")
-
-
+@once_per_run
 def readiness_of_this_run() -> Readiness:
-    try:
-        return _readiness.get()
-    except LookupError:
-        readiness = Readiness()
-        _readiness.set(readiness)
-        add_instrument(readiness)
-        return readiness
+    readiness = Readiness()
+    add_instrument(readiness)
+    return readiness

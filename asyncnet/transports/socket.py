@@ -10,8 +10,8 @@ checkpoint. A send tries first, since there is nearly always room, and costs no 
 What could go wrong, and why it does not:
 
 - *The descriptor's number is used again.* It is kept as an integer and set to -1 before the socket closes; whoever
-  waits on it is told by `trio.lowlevel.notify_closing`, and sees -1.
-- *`wake`.* The same call ends a wait without closing anything. The receiver looks whether the descriptor is still
+  waits on it is told by `trio.lowlevel.notify_closing`, and sees -1. Who waits for `readiness` is told alike.
+- *`wake`.* The same ends a wait without closing anything. The receiver looks whether the descriptor is still
   open; a sender that waits at that moment on the same descriptor just waits again.
 - *Readable, and yet nothing to read.* Linux may say so for a moment; the receive waits again.
 - *A reset on close.* `SO_LINGER` with no time makes the kernel send RST instead of FIN: `abort` uses it, so that a

@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from asyncnet.http import wsgi_thread
 from asyncnet.http.messages import FileBody, Headers, Request, Response
 from asyncnet.http.wsgi import WSGI, ErrorLog, make_environ
-from asyncnet.http.wsgi_thread import Input
+from asyncnet.http.wsgi_interface import Input
 from asyncnet.transports.address import Address
 from tests.http.client import GET, Client, served
 
