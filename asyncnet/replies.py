@@ -1,0 +1,131 @@
+"""The three-digit reply that FTP and SMTP share: RFC 959 section 4.2, RFC 5321 section 4.2. No I/O.
+
+    multi-line, FTP   "211-Features:" CRLF  " SIZE" CRLF  "211 End" CRLF
+    multi-line, SMTP  "250-mail.example" CRLF  "250-SIZE" CRLF  "250 HELP" CRLF
+
+A reader knows by the space behind the code which line is the last. In FTP the lines between are free text, so that a
+line of digits could end the reply before its time: there each is sent with a space in front, as RFC 959 asks for.
+Servers use `Reply.encode`, clients `ReplyParser`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from asyncnet.errors import LocalProtocolError, RemoteProtocolError
+
+MAX_REPLY = 64 * 1024
+"""How long a whole reply may be, in bytes: a STAT of a folder is the longest that real servers send."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply: its code, and its lines without the code. Bytes that are no UTF-8 are surrogates (PEP 383)."""
+
+    code: int
+    lines: tuple[str, ...] = ("",)
+
+    @classmethod
+    def of(cls, code: int, *lines: str) -> Reply:
+        """`Reply.of(220, "ready")`."""
+        return cls(code, lines or ("",))
+
+    @property
+    def text(self) -> str:
+        """All lines, a newline between each."""
+        return "\n".join(self.lines)
+
+    @property
+    def is_preliminary(self) -> bool:
+        """1xx: it has begun, another reply follows."""
+        return self.code // 100 == 1
+
+    @property
+    def is_success(self) -> bool:
+        """2xx: it is done."""
+        return self.code // 100 == 2
+
+    @property
+    def asks_for_more(self) -> bool:
+        """3xx: another command belongs to it."""
+        return self.code // 100 == 3
+
+    @property
+    def is_transient_failure(self) -> bool:
+        """4xx: the same may succeed later."""
+        return self.code // 100 == 4
+
+    @property
+    def is_permanent_failure(self) -> bool:
+        """5xx: the same will fail again."""
+        return self.code // 100 == 5
+
+    def __str__(self) -> str:
+        return f"{self.code} {' / '.join(line.strip() for line in self.lines)}".rstrip()
+
+    def encode(self, *, every_line_coded: bool) -> bytes:
+        """As it is sent: with the code in each line (SMTP), or a space in front of those between (FTP).
+
+        Raises `LocalProtocolError` if a line holds a CR, an LF or a NUL, or the code is none.
+        """
+        if not 100 <= self.code <= 599:
+            raise LocalProtocolError(f"{self.code} is no reply code")
+        for line in self.lines:
+            if not _UNSENDABLE.isdisjoint(line):
+                raise LocalProtocolError(f"a line of a reply holds a line end or NUL: {line!r}")
+        *before, last = self.lines
+        sent = []
+        for index, line in enumerate(before):
+            sent.append(f"{self.code}-{line}\r\n" if every_line_coded or not index else f" {line}\r\n")
+        sent.append(f"{self.code} {last}\r\n")
+        return "".join(sent).encode("utf-8", "surrogateescape")
+
+
+_UNSENDABLE = frozenset("\r\n\0")
+
+# RFC 959 section 4.2, RFC 5321 section 4.2: the first digit is 1 to 5, the second 0 to 5. Servers of FTP go beyond that
+# (RFC 2228 has 6yz), and some leave the text and its space out.
+_match_line = re.compile(rb"([1-6][0-9]{2})(?:([ -])(.*))?", re.DOTALL).fullmatch
+
+
+class ReplyParser:
+    """Puts replies together from lines. With `every_line_coded` each line has to begin with the reply's code (SMTP)."""
+
+    def __init__(self, *, every_line_coded: bool, limit: int = MAX_REPLY) -> None:
+        self._every_line_coded = every_line_coded
+        self._limit = limit
+        self._code = b""  # of the reply that has begun
+        self._lines: list[str] = []
+        self._size = 0
+
+    @property
+    def is_between(self) -> bool:
+        """Whether no reply has begun that has not ended."""
+        return not self._code
+
+    def feed(self, line: bytes) -> Reply | None:
+        """The next line, with or without its end; returns the reply that it completes.
+
+        Raises `RemoteProtocolError` for what is no reply, and for one that is too long.
+        """
+        line = line.rstrip(b"\r\n")
+        self._size += len(line) + 2
+        if self._size > self._limit:
+            raise RemoteProtocolError(f"a reply of more than {self._limit} bytes")
+        match = _match_line(line)
+        if not self._code:
+            if match is None:
+                raise RemoteProtocolError(f"no reply: {line[:100]!r}")
+            self._code = match[1]
+        elif match is None or match[1] != self._code:
+            if self._every_line_coded:
+                raise RemoteProtocolError(f"a line of another reply within {self._code.decode()}: {line[:100]!r}")
+            self._lines.append(line.decode("utf-8", "surrogateescape"))
+            return None
+        self._lines.append((match[3] or b"").decode("utf-8", "surrogateescape"))
+        if match[2] == b"-":
+            return None
+        reply = Reply(int(self._code), tuple(self._lines))
+        self._code, self._lines, self._size = b"", [], 0
+        return reply
