@@ -6,6 +6,8 @@ service all of this does nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,7 @@ class Connection:
 
     __slots__ = (
         "admitted",
+        "busy",
         "ending",
         "idle",
         "may_end_cleanly",
@@ -43,6 +46,7 @@ class Connection:
         self.since = trio.current_time()
         self.shakes_hands = False  # a PROXY header or TLS comes first, and has not ended
         self.idle = False  # its handler waits for the next request
+        self.busy = False  # something belongs to it that moves elsewhere
         self.seen = 0  # bytes that had moved when the watch last came by
         self.still = 0  # rounds of the watch since then
         self.ending = ""
@@ -90,6 +94,20 @@ class idle:
 
     async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: object) -> bool:
         return self.__exit__(kind, exc, tb)
+
+
+@contextmanager
+def busy() -> Iterator[None]:
+    """Within it the connection of the running handler is not idle, however still it is: its work moves elsewhere."""
+    connection = current_connection.get()
+    if connection is None:
+        yield
+        return
+    before, connection.busy = connection.busy, True
+    try:
+        yield
+    finally:
+        connection.busy = before
 
 
 def is_draining() -> bool:

@@ -469,7 +469,7 @@ class Service:
             ended = []
             for connection in self._connections:
                 moved = connection.stream.bytes_in + connection.stream.bytes_out
-                if moved != connection.seen:
+                if moved != connection.seen or connection.busy:
                     connection.seen = moved
                     connection.still = 0
                 elif not connection.ending:

@@ -73,6 +73,11 @@ class Stream(ReceivingHalf):
         return self._transport.peer
 
     @property
+    def hop(self) -> tuple[Address, Address]:
+        """This end and the other one as the network sees them: behind a proxy, the other one is the proxy."""
+        return self._transport.hop
+
+    @property
     def tls(self) -> TLSInfo | None:
         """What the TLS handshake settled, or None in the clear."""
         return self._transport.tls
@@ -238,6 +243,39 @@ class Stream(ReceivingHalf):
                     limit -= len(data)
             except trio.BrokenResourceError:
                 pass
+
+    async def deliver(self) -> None:
+        """Send what is queued, end this side, and return when the peer's side has confirmed all of it.
+
+        For connections that carry one thing and then end (FTP's data), so that whoever tells of it elsewhere knows
+        that it has arrived; `aclose` comes next. What the peer sends meanwhile is dropped. As far as the system knows
+        what was confirmed: Linux does, for plain sockets and TLS on them. Raises `trio.BrokenResourceError` if the
+        connection breaks before, or `timeouts.send` passes without progress.
+        """
+        await self.flush()
+        transport = self._transport
+        self._eof_sent = self._cannot_send = True
+        if not isinstance(transport, DescriptorTransport):
+            if self.can_half_close:
+                await transport.send_eof()
+            return
+        transport.finish_sending()
+        left, since, pause = transport.undelivered(), trio.current_time(), 0.001
+        while left > 1:  # the end itself counts one, and may be confirmed late
+            with trio.move_on_after(pause):
+                await transport.discard(LINGER_LIMIT)
+                await trio.sleep_forever()
+            pause = min(pause * 2, 0.25)
+            before, left = left, transport.undelivered()
+            if left != before:
+                since = trio.current_time()
+            elif trio.current_time() > since + self.timeouts.send:
+                raise trio.BrokenResourceError(f"the peer has read nothing for {self.timeouts.send:g} seconds")
+        transport.check_unbroken()
+
+    def take_urgent_inline(self) -> None:
+        """Receive TCP's urgent data in its place among the others: for protocols on Telnet's ground."""
+        self._transport.take_urgent_inline()
 
     def as_file(self, mode: str = "rwb", **options: Any) -> IO[Any]:
         """A blocking file over this stream, for code in a thread: see `asyncnet.blocking.open_file`."""

@@ -58,6 +58,12 @@ class Address:
         prefix = int(ipaddress.IPv6Address(self.host)) >> 64
         return f"{ipaddress.IPv6Address(prefix << 64)}/64"
 
+    def socket_name(self, port: int | None = None) -> tuple[str, int]:
+        """What `bind` and `connect` take for an address of TCP, with another `port` if one is given."""
+        assert self.host is not None, "only TCP has hosts and ports"
+        host = self.host if self.scope is None else f"{self.host}%{self.scope}"
+        return host, (self.port or 0) if port is None else port
+
     def __str__(self) -> str:
         """For logs and messages: a client chooses the path that it binds, so that is escaped."""
         if self.path is not None:

@@ -110,6 +110,18 @@ class Transport(trio.abc.HalfCloseableStream):
         """The other end."""
         return self._peer or NOWHERE
 
+    @property
+    def hop(self) -> tuple[Address, Address]:
+        """This end and the other one as the network sees them, whatever a proxy has told."""
+        return self.local, self.peer
+
+    def undelivered(self) -> int:
+        """How many bytes the peer's side has not confirmed yet, as far as the system tells; else 0."""
+        return 0
+
+    def take_urgent_inline(self) -> None:
+        """Receive TCP's urgent data in its place among the others, where there is such a thing."""
+
     def stand_in(self, local: Address, peer: Address) -> None:
         """From now on these are the ends: a trusted proxy has told."""
         self._local = local

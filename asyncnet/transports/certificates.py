@@ -77,6 +77,16 @@ class ServerTLS:
         """The context for the next connection."""
         return self._context
 
+    def for_one_client(self, alpn: Sequence[str] = ()) -> ServerTLS:
+        """The same with a context of its own: a session that is resumed in it was begun in it.
+
+        The standard library tells that a session was resumed, but not whose it was. Raises ConfigurationError if the
+        files do not load any more. Reads files: call it in a thread.
+        """
+        return ServerTLS(
+            self._certificate, self._key, client_ca=self._client_ca, alpn=(*self.alpn, *alpn), names=tuple(self.names)
+        )
+
     def refusal(self, hello: ClientHello) -> Alert | None:
         """The alert that answers `hello` at once, or None."""
         if hello.alpn is not None and not {name.decode("latin-1") for name in hello.alpn} & set(self.alpn):

@@ -47,3 +47,20 @@ async def connect_unix(path: str) -> SocketTransport:
     connected.setblocking(False)
     # The kernel would tell the name under which the socket was bound, which may have been another.
     return SocketTransport(connected, peer=Address(path=path, uid=peer_uid(connected)))
+
+
+async def connect_between(local: Address, peer: Address) -> SocketTransport:
+    """Connect from the address of `local`, on any port, to `peer`. Both are of TCP. Raises OSError."""
+    family = socket.AF_INET6 if ":" in (peer.host or "") else socket.AF_INET
+    with trio.socket.socket(family, socket.SOCK_STREAM) as sock:
+        try:
+            if local.host is not None:
+                if hasattr(socket, "IP_BIND_ADDRESS_NO_PORT"):  # the port is chosen with the peer in view
+                    sock.setsockopt(socket.IPPROTO_IP, socket.IP_BIND_ADDRESS_NO_PORT, 1)
+                await sock.bind(local.socket_name(port=0))
+            await sock.connect(peer.socket_name())
+        except OSError as exc:
+            raise type(exc)(exc.errno, f"cannot connect to {peer}: {exc.strerror}") from exc
+        connected = socket.socket(fileno=sock.detach())
+    prepare(connected)
+    return SocketTransport(connected)

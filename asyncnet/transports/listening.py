@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import socket
 import stat
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -204,6 +206,29 @@ def _bind(
         sock.close()
         raise
     return SocketListener(sock)
+
+
+BESIDE_BACKLOG = 16
+"""How many connections wait on a listener that is meant for one: strangers must not keep that one out."""
+
+
+def listen_at(local: Address, ports: Sequence[int] = ()) -> SocketListener:
+    """Listen on the address of `local`, on a free port among `ports`, or on any: for one connection that is awaited.
+
+    The ports are tried from a random place on: whoever wants to come first has to guess. At once, without a name to
+    look up. Raises OSError, with EADDRINUSE if none is free, and EAFNOSUPPORT where `local` is not of TCP.
+    """
+    if local.host is None:
+        raise OSError(errno.EAFNOSUPPORT, "there is no network here")
+    family = socket.AF_INET6 if ":" in local.host else socket.AF_INET
+    start = secrets.randbelow(len(ports)) if ports else 0
+    for port in (*ports[start:], *ports[:start]) or (0,):
+        try:
+            return _bind(family, local.socket_name(port), reuse_port=False, backlog=BESIDE_BACKLOG)
+        except OSError as exc:
+            if exc.errno != errno.EADDRINUSE:
+                raise
+    raise OSError(errno.EADDRINUSE, "all ports are in use")
 
 
 def _why_not(exc: OSError, host: str, port: int) -> str:

@@ -23,6 +23,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import sys
 from collections.abc import Coroutine
 from typing import Any, BinaryIO
 
@@ -46,6 +47,10 @@ from trio.lowlevel import (
 from asyncnet.transports.address import NOWHERE, Address
 from asyncnet.transports.base import RECEIVE_SIZE, Data, Transport
 from asyncnet.transports.readiness import HAS_EPOLL, Readiness, readiness_of_this_run
+
+if sys.platform.startswith("linux"):
+    import fcntl
+    import termios
 
 HAS_SENDFILE = hasattr(os, "sendfile")
 
@@ -85,6 +90,24 @@ class DescriptorTransport(Transport):
         if self._peer is None:
             self._peer = peer_address(self._socket)
         return self._peer
+
+    @property
+    def hop(self) -> tuple[Address, Address]:
+        return local_address(self._socket), peer_address(self._socket)
+
+    def undelivered(self) -> int:
+        if self._descriptor == -1 or not sys.platform.startswith("linux"):
+            return 0
+        try:
+            # SIOCOUTQ of tcp(7), which has the number of TIOCOUTQ.
+            packed = fcntl.ioctl(self._descriptor, termios.TIOCOUTQ, bytes(4))
+        except OSError:
+            return 0
+        return int(struct.unpack("i", packed)[0])
+
+    def take_urgent_inline(self) -> None:
+        if self._socket.family in (socket.AF_INET, socket.AF_INET6):
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
 
     @property
     def is_open(self) -> bool:
@@ -183,18 +206,27 @@ class DescriptorTransport(Transport):
             pass  # it is gone: `discard` will see that
 
     async def discard(self, limit: int) -> None:
-        """Receive and drop what still arrives, below TLS, until the peer ends or `limit` bytes have come."""
+        """Receive and drop what still arrives, below TLS, until the peer ends or `limit` bytes have come.
+
+        Raises `trio.BrokenResourceError` if the connection breaks.
+        """
         while limit > 0:
             try:
                 await wait_readable(self._descriptor)
                 count = len(socket.socket.recv(self._socket, RECEIVE_SIZE))
             except BlockingIOError:
                 continue
-            except OSError:
-                return
+            except OSError as exc:
+                raise self._failure(exc) from exc
             if not count:
                 return
             limit -= count
+
+    def check_unbroken(self) -> None:
+        """Raise `trio.BrokenResourceError` if the system knows by now that the connection broke."""
+        error = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if self._descriptor != -1 else 0
+        if error:
+            raise trio.BrokenResourceError(f"the connection broke: {os.strerror(error)}")
 
     async def abort(self) -> None:
         if self._descriptor != -1:

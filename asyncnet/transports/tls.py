@@ -26,6 +26,7 @@ What could go wrong, and why it does not:
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 from collections.abc import Coroutine
@@ -211,7 +212,7 @@ async def _inspect_hello(transport: SocketTransport, tls: ServerTLS) -> str | No
     if alert is not None:
         transport.send_now(alert.record)
         transport.finish_sending()
-        with trio.move_on_after(1):
+        with trio.move_on_after(1), contextlib.suppress(trio.BrokenResourceError):
             await transport.discard(MAX_CLIENT_HELLO)
         raise RemoteProtocolError(f"TLS refused: {alert.reason}")
     return result.server_name
