@@ -56,7 +56,8 @@ Handler: TypeAlias = Callable[[trio.abc.Stream], Awaitable[object]]
 """A protocol, for one connection. The service closes the stream after it.
 
 A handler that is an object may also have `refusal` (bytes: what a peer is told on a plain endpoint when there is no
-room), `alpn` (names for TLS), `url_schemes` (a pair: in the clear and over TLS), `name` (for the log), `logs_requests`
+room), `alpn` (names for TLS), `tls` (a `ServerTLS` for protocols that begin TLS themselves, watched like those of
+endpoints), `url_schemes` (a pair: in the clear and over TLS), `name` (for the log), `logs_requests`
 (true: connections that end well are no info, since the handler's own log tells what they did), and may be an async
 context manager, entered before listening and left after the drain.
 """
@@ -187,8 +188,13 @@ class Service:
 
     async def reload_certificates(self, *, force: bool = True) -> None:
         """Load the certificates of all endpoints again; broken ones leave those in use alone, and the log says so."""
-        for tls in {listener.tls for listener in self._listeners if isinstance(listener.tls, ServerTLS)}:
+        for tls in self._certificates:
             await trio.to_thread.run_sync(partial(tls.reload, force=force))
+
+    @property
+    def _certificates(self) -> set[ServerTLS]:
+        used = (*(listener.tls for listener in self._listeners), getattr(self.handler, "tls", None))
+        return {tls for tls in used if isinstance(tls, ServerTLS)}
 
     async def _run(self, task_status: trio.TaskStatus[Service]) -> None:
         try:
@@ -482,7 +488,7 @@ class Service:
 
     async def _watch_certificates(self) -> None:
         """Load certificates again when their files change."""
-        while any(isinstance(listener.tls, ServerTLS) for listener in self._listeners):
+        while self._certificates:
             await trio.sleep(CERTIFICATE_CHECK)
             await self.reload_certificates(force=False)
 

@@ -15,7 +15,7 @@ EDQUOT and EFBIG are 552, anything else is 451.
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol, TypeAlias
 
@@ -121,11 +121,11 @@ class Storage(Protocol):
         """How much of a broken-off upload to `path` could be resumed, where nothing has that name; else None."""
         ...
 
-    def scan(self, path: Path) -> AsyncIterator[list[Entry]]:
+    def scan(self, path: Path) -> AsyncGenerator[list[Entry], None]:
         """What is in the folder `path`, in no order, some entries at a time: the whole is never held.
 
         What vanishes meanwhile, and what leads out of the root, is left out. Raises at the first step if `path` is no
-        folder. Whoever does not iterate to the end calls `aclose` on the iterator.
+        folder. Whoever does not iterate to the end calls `aclose`.
         """
         ...
 

@@ -64,6 +64,11 @@ class TLSInfo:
         return self._object.session
 
     @property
+    def context(self) -> ssl.SSLContext:
+        """What it was made in: another connection can go on with the session there."""
+        return self._object.context
+
+    @property
     def session_reused(self) -> bool:
         return bool(self._object.session_reused)
 

@@ -77,14 +77,19 @@ class ServerTLS:
         """The context for the next connection."""
         return self._context
 
-    def for_one_client(self, alpn: Sequence[str] = ()) -> ServerTLS:
-        """The same with a context of its own: a session that is resumed in it was begun in it.
+    def copy(self, *, alpn: Sequence[str] = ()) -> ServerTLS:
+        """The same with a context of its own, for `alpn` if this one names no protocols.
 
-        The standard library tells that a session was resumed, but not whose it was. Raises ConfigurationError if the
-        files do not load any more. Reads files: call it in a thread.
+        A session that is resumed in a context was begun in it: where each client has its own, a session tells whose it
+        is, which the standard library does not. Raises ConfigurationError if the files do not load any more. Reads
+        files: call it in a thread.
         """
         return ServerTLS(
-            self._certificate, self._key, client_ca=self._client_ca, alpn=(*self.alpn, *alpn), names=tuple(self.names)
+            self._certificate,
+            self._key,
+            client_ca=self._client_ca,
+            alpn=self.alpn or alpn,
+            names=tuple(self.names),
         )
 
     def refusal(self, hello: ClientHello) -> Alert | None:

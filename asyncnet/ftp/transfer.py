@@ -1,0 +1,134 @@
+"""Moving bytes between a data connection and the storage, and what a transfer looks like while it runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import trio
+
+from asyncnet.errors import FileShrankError
+from asyncnet.ftp.ascii import FromNetwork, to_network
+from asyncnet.ftp.storage import Download, Path, Upload
+from asyncnet.replies import Reply
+from asyncnet.stream import Stream
+
+PIECE = 256 * 1024
+"""How much is read from a storage, or received, at a time, in bytes."""
+
+Report: TypeAlias = Callable[[int], object]
+"""Called with the number of bytes of each step."""
+
+
+@dataclass(slots=True, eq=False)
+class Transfer:
+    """A transfer that runs."""
+
+    verb: str
+    path: Path
+    moved: int = 0
+    """Bytes that have passed on the data connection."""
+    started: float = field(default_factory=trio.current_time)
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    """Cancelled, the transfer ends where it is."""
+    is_aborted: bool = False
+    """ABOR has come."""
+    gone: Exception | None = None
+    """How the control connection has ended meanwhile."""
+    reply: Reply | None = None
+    """How it ended; None as long as it runs, and when it was cancelled."""
+
+    def advance(self, count: int) -> None:
+        """So many bytes more have passed."""
+        self.moved += count
+
+
+async def send_content(data: Stream, download: Download, offset: int, *, is_ascii: bool, report: Report) -> None:
+    """Send what is behind `offset`, which in TYPE A counts the bytes on the way (RFC 3659 section 5.3).
+
+    Raises `FileShrankError` if the file gets shorter meanwhile, and what `Stream.send_all` raises.
+    """
+    if is_ascii:
+        await _send_lines_of(data, download, offset, report)
+        return
+    count = download.status.size - offset
+    if download.file is not None:
+        await data.send_file(download.file, offset, count, progress=report)
+        return
+    while count:
+        piece = await download.read(offset, min(count, PIECE))
+        if not piece:
+            raise FileShrankError(f"the file ended {count} bytes before its time")
+        await data.send_all(piece)
+        report(len(piece))
+        offset += len(piece)
+        count -= len(piece)
+
+
+async def _send_lines_of(data: Stream, download: Download, skipped: int, report: Report) -> None:
+    place = 0
+    while piece := await download.read(place, PIECE):
+        place += len(piece)
+        sent = to_network(piece)[skipped:] if skipped else to_network(piece)
+        skipped -= len(to_network(piece)) - len(sent)
+        if sent:
+            await data.send_all(sent)
+            report(len(sent))
+    if place < download.status.size:
+        raise FileShrankError(f"the file ended {download.status.size - place} bytes before its time")
+
+
+async def receive_content(data: Stream, upload: Upload, *, is_ascii: bool, report: Report, timeout: float) -> None:
+    """Receive to the end, which has to be a clean one, and give it all to `upload`.
+
+    Raises `ReceiveTimeout` if nothing comes for `timeout` seconds, `trio.BrokenResourceError` if the connection breaks
+    (`TruncatedError` without TLS's closing message), and the OSErrors of the storage.
+    """
+    lines = FromNetwork() if is_ascii else None
+    while True:
+        data.deadline = trio.current_time() + timeout
+        piece = await data.receive_some(PIECE)
+        if not piece:
+            break
+        report(len(piece))
+        await upload.write(piece if lines is None else lines.feed(piece))
+    data.deadline = math.inf
+    if lines is not None and (rest := lines.end()):
+        await upload.write(rest)
+
+
+async def send_lines(data: Stream, batches: AsyncIterator[Iterable[bytes]], report: Report) -> None:
+    """Send the lines of a listing, batch by batch."""
+    async for batch in batches:
+        piece = b"".join(batch)
+        if piece:
+            await data.send_all(piece)
+            report(len(piece))
+
+
+async def network_size_of(download: Download) -> int:
+    """How many bytes the whole file has in TYPE A: all of it is read for that."""
+    size = place = 0
+    while piece := await download.read(place, PIECE):
+        place += len(piece)
+        size += len(piece) + piece.count(b"\n")
+    return size
+
+
+async def place_of(download: Download, network_offset: int) -> int | None:
+    """Where in the file the byte is that has `network_offset` bytes of TYPE A before it; None: there is none.
+
+    Between a CR and its LF there is no such place.
+    """
+    passed = place = 0
+    while passed < network_offset and (piece := await download.read(place, PIECE)):
+        for line in piece.splitlines(keepends=True) if b"\n" in piece else [piece]:
+            length = len(to_network(line))
+            if passed + length > network_offset:
+                within = network_offset - passed
+                return place + within if within <= len(line.rstrip(b"\n")) else None
+            passed += length
+            place += len(line)
+    return place if passed == network_offset else None
