@@ -114,13 +114,14 @@ class LimitedFiles:
 
     async def store(self, path: Path, *, offset: int | None = 0, exclusive: bool = False) -> LimitedUpload:
         await self.used()
-        old = await self._file_status(path)
-        inner = await self._storage.store(path, offset=offset, exclusive=exclusive)
-        if old is not None and self._allowed([path], [old]):
-            old = None  # another upload has it
-        upload = LimitedUpload(self, inner, path, replaces=old)
-        self._uploads.add(upload)
-        self._count_partial(path, None)  # what was left there is the upload's now, or gone
+        async with self._changing:
+            old = await self._file_status(path)
+            inner = await self._storage.store(path, offset=offset, exclusive=exclusive)
+            if old is not None and self._allowed([path], [old]):
+                old = None  # another upload has it
+            upload = LimitedUpload(self, inner, path, replaces=old)
+            self._uploads.add(upload)
+            self._count_partial(path, None)  # what was left there is the upload's now, or gone
         try:
             upload.charge(inner.size)
         except OSError:
