@@ -18,7 +18,6 @@ import trio.testing
 import trustme
 
 from asyncnet import (
-from asyncnet.connection import busy
     ConfigurationError,
     EndpointError,
     Limits,
@@ -33,6 +32,7 @@ from asyncnet.connection import busy
     is_draining,
     serve,
 )
+from asyncnet.connection import busy
 from asyncnet.echo import EchoHandler
 from asyncnet.middleware import Middleware, NetworkRules, TimeLimit
 from asyncnet.testing import MemoryListener, ScriptedPeer
