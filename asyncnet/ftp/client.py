@@ -24,7 +24,7 @@ import trio
 from asyncnet.endpoints import Endpoint, Scheme, connect
 from asyncnet.errors import EndOfStream, IncompleteRead, LimitExceeded, RemoteProtocolError
 from asyncnet.ftp import client_files
-from asyncnet.ftp.client_commands import QUIT_TIME, TIMEOUT, UNKNOWN, Commands, check, check_login
+from asyncnet.ftp.client_commands import QUIT_TIME, TIMEOUT, UNKNOWN, Commands, check, check_login, check_way
 from asyncnet.ftp.client_control import (
     Control,
     NotSupported,
@@ -126,6 +126,7 @@ class FTPClient(Commands):
         user = where.user if user is None else user
         password = where.password if password is None else password
         check_login(user, password, account)
+        check_way(active, proxy)
         waits = Timeouts(send=timeout, close=min(timeout, QUIT_TIME))
         if tls is None and (where.scheme != "ftp" or try_tls):
             tls = await trio.to_thread.run_sync(client_context, Endpoint(Scheme.TCP, tls=True))
@@ -265,7 +266,9 @@ class FTPClient(Commands):
         Left at the end, it waits for the server's word that this was the whole, and raises `ReplyError` if it was
         not; `RemoteProtocolError` where fewer bytes came than the server had said, or than `size`, which is what the
         whole file is known to have. Left before the end, or by an exception, it resets the data connection, and the
-        client stays usable.
+        client stays usable. A receive that waits too long ends by `ReceiveTimeout`, after `timeout` to twice that.
+
+        With `ascii` lines end by CR LF as they are sent, and nothing is counted.
         """
         check(path)
         with self._control.claim():

@@ -54,8 +54,7 @@ class Commands:
         timeout: float = TIMEOUT,
         keep_alive: float | None = None,
     ) -> None:
-        if active and proxy is not None:
-            raise LocalProtocolError("a server cannot connect to us through a proxy: leave active out")
+        check_way(active, proxy)
         self._control = Control(Stream.of(stream), timeout)
         self._rules = DataRules(active=active, proxy=proxy, host=host)
         self.keep_alive = keep_alive
@@ -270,6 +269,8 @@ class Commands:
         `NotSupported` where the server has none for it. A large file takes its time: mind `timeout`.
         """
         check(path)
+        if algorithm not in ALGORITHMS:
+            raise LocalProtocolError(f"a hash is made by one of {', '.join(ALGORITHMS)}, not by {algorithm!r}")
         with self._control.claim():
             features = await self._ask_features()
             if algorithm in _hash_algorithms(features):
@@ -321,6 +322,12 @@ def check(*arguments: str) -> None:
     """Refuse what cannot be sent before anything is."""
     for argument in arguments:
         format_command("NOOP", argument)
+
+
+def check_way(active: bool, proxy: str | None) -> None:
+    """Refuse what cannot work."""
+    if active and proxy is not None:
+        raise LocalProtocolError("a server cannot connect to us through a proxy: leave active out")
 
 
 def check_login(user: str | None, password: str | None, account: str | None) -> None:

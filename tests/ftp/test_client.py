@@ -557,3 +557,12 @@ async def test_a_cancelled_upgrade_closes_the_client(contexts: tuple[ssl.SSLCont
 async def test_active_mode_through_a_proxy_is_refused() -> None:
     with pytest.raises(LocalProtocolError):
         FTPClient(stream_pair()[0], active=True, proxy="http://127.0.0.1:1")
+    with pytest.raises(LocalProtocolError):
+        async with FTPClient.connect("ftp://192.0.2.1/", active=True, proxy="http://127.0.0.1:1"):
+            pass
+
+
+async def test_a_hash_by_an_unknown_name_is_refused() -> None:
+    async with client_of(answering()) as ftp:
+        with pytest.raises(LocalProtocolError, match="SHA-256"):
+            await ftp.hash("x", "sha256")

@@ -10,15 +10,24 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 import trustme
 
 from asyncnet.endpoints import connect
-from asyncnet.errors import LocalProtocolError, RemoteProtocolError
-from asyncnet.ftp.client import FTPClient, HashMismatch, PermanentReplyError, ReplyError, TransientReplyError
+from asyncnet.errors import LocalProtocolError, ReceiveTimeout, RemoteProtocolError
+from asyncnet.ftp.client import (
+    FTPClient,
+    HashMismatch,
+    NotSupported,
+    PermanentReplyError,
+    ReplyError,
+    TransientReplyError,
+)
 from asyncnet.ftp.client_control import Control
+from asyncnet.ftp.client_data import _StallWatch
 from asyncnet.service import serve
 from asyncnet.stream import Stream
-from asyncnet.testing import cancel_at_each_checkpoint
+from asyncnet.testing import cancel_at_each_checkpoint, stream_pair
 from asyncnet.transports.base import TruncatedError
 from tests.ftp.scripted import ScriptedFTP, Session, connected, listen_extended, running
 
@@ -429,6 +438,41 @@ async def test_a_refused_restart_is_told() -> None:
         with pytest.raises(PermanentReplyError, match="REST 6"):
             await fetch(ftp, offset=6)
         assert await fetch(ftp) == HELLO
+
+
+async def test_a_receive_for_which_nothing_comes_is_ended_and_a_slow_reader_is_not(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    ours, its = stream_pair()
+    control, _ = stream_pair()
+    watch = _StallWatch(ours, Control(control, 10))
+    await its.send_all(b"hello")
+    await trio.sleep(100)
+    assert await ours.receive_exactly(5) == b"hello"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send_slowly, its)
+        for _ in range(10):
+            await ours.receive_exactly(1)
+    before = trio.current_time()
+    with pytest.raises(ReceiveTimeout):
+        await ours.receive_some()
+    assert 10 <= trio.current_time() - before <= 20
+    watch.stop()
+
+
+async def send_slowly(stream: Stream) -> None:
+    for _ in range(10):
+        await trio.sleep(9)
+        await stream.send_all(b"x")
+
+
+async def test_without_a_network_there_is_no_data_connection() -> None:
+    ours, _ = stream_pair()
+    ftp = FTPClient(ours)
+    ftp._type = "I"
+    with pytest.raises(NotSupported):
+        async with ftp.retrieve("x"):
+            pass
 
 
 # Cancelling anywhere
