@@ -331,6 +331,10 @@ def check_way(active: bool, proxy: str | None) -> None:
 
 
 def check_login(user: str | None, password: str | None, account: str | None) -> None:
+    """The same for a login, whose message must not show what is wrong."""
     for what, value in (("user", user), ("password", password), ("account", account)):
-        if value is not None and any(character in value for character in "\r\n\0"):
-            raise LocalProtocolError(f"a line end or NUL cannot be sent within a {what}")
+        try:
+            if value is not None:
+                format_command("PASS", value)
+        except LocalProtocolError:
+            raise LocalProtocolError(f"the {what} cannot be sent: a line end, a NUL, or too long") from None

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 LEAVE_GRACE = 2.0
 """How long, in seconds, the end of a file is waited for when its reader leaves where the end should be."""
 
-_find_announced = re.compile(r"\(([0-9]{1,19}) bytes?\)").search
+_find_announced = re.compile(r"\(([0-9]{1,19}) bytes?\)").findall
 
 
 @dataclass(slots=True)
@@ -197,7 +197,7 @@ async def transfer(
         await opening.abort()
         raise
     if not offset and (announced := _find_announced(reply.text)):
-        size = int(announced[1])
+        size = int(announced[-1])  # a file's name may look the same, and stands before it
     ending = _Ending(control, stream, describe(verb, argument), size - offset if counts and size is not None else None)
     keeper = None if keep_alive is None else KeepAlive(control, keep_alive)
     watch = _StallWatch(stream, control)

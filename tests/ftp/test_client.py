@@ -181,6 +181,7 @@ async def test_passwords_are_hidden_from_the_log_of_the_conversation() -> None:
 INJECTING: dict[str, Callable[[FTPClient], Awaitable[object]]] = {
     "login's user": lambda ftp: ftp.login("joe\r\nDELE x", "p"),
     "login's password": lambda ftp: ftp.login("joe", "p\r\nDELE x"),
+    "login's unencodable password": lambda ftp: ftp.login("joe", "p\r\nDELE\ud800"),
     "login's account": lambda ftp: ftp.login("joe", "p", "a\nDELE x"),
     "cwd": lambda ftp: ftp.cwd("a\r\nDELE x"),
     "size": lambda ftp: ftp.size("a\nDELE x"),

@@ -204,6 +204,7 @@ def sending(data: bytes, last: bytes, first: bytes = b"150 ok\r\n") -> Callable[
         (b"150 hello (12 bytes)\r\n", b"half", b"226 done\r\n", RemoteProtocolError),
         (b"150-hello\r\n150 (12 bytes).\r\n", b"half", b"226 done\r\n", RemoteProtocolError),
         (b"150 hello (12 bytes)\r\n", b"half", b"426 broken\r\n", TransientReplyError),
+        (b"150 a (1 byte) (12 bytes)\r\n", b"half", b"226 done\r\n", RemoteProtocolError),
     ],
 )
 async def test_a_part_is_not_taken_for_the_whole(
@@ -568,6 +569,30 @@ async def test_a_failure_is_not_taken_for_the_answer_to_a_noop() -> None:
                 ftp._control.send_noop()
                 await read_all(stream)
         assert await ftp.size("hello") == 12
+
+
+@pytest.mark.parametrize("answers", [b"200 ok\r\n226 done\r\n500 what?\r\n", b"226 done\r\n200 ok\r\n200 ok\r\n"])
+async def test_cancelled_before_the_transfers_reply_all_replies_to_noops_stay_owed(answers: bytes) -> None:
+    async def retrieve(session: Session, path: str) -> None:
+        data = await session.open_data()
+        await session.stream.receive_exactly(12)
+        await data.aclose()
+        await ended.wait()
+        await session.say(answers)
+
+    ended = trio.Event()
+    async with connected() as (ftp, server):
+        server.answers["RETR"] = retrieve
+        with trio.CancelScope() as scope:
+            async with ftp.retrieve("hello") as stream:
+                ftp._control.send_noop()
+                ftp._control.send_noop()
+                await read_all(stream)
+                scope.deadline = trio.current_time() + 0.01
+        assert scope.cancelled_caught
+        ended.set()
+        assert await ftp.size("hello") == 12
+        assert await ftp.pwd() == "/"
 
 
 # Listings
