@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 LEAVE_GRACE = 2.0
 """How long, in seconds, the end of a file is waited for when its reader leaves where the end should be."""
 
+_NOT_LISTED = "failed to open directory"
+"""What vsftpd says, in a 226, behind the empty listing of a folder that is not there."""
+
 _find_announced = re.compile(r"\(([0-9]{1,19}) bytes?\)").findall
 
 
@@ -327,5 +330,5 @@ class _Ending:
 
     async def _check_reply(self) -> None:
         reply = await self._control.settle_transfer()
-        if not reply.is_success:
+        if not reply.is_success or (self._command.startswith("LIST") and _NOT_LISTED in reply.text):
             raise error_for(reply, self._command)

@@ -10,6 +10,8 @@ import pytest
 import trio
 import trio.testing
 import trustme
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asyncnet.errors import LocalProtocolError, PlaintextAfterUpgrade, RemoteProtocolError
 from asyncnet.ftp.client import (
@@ -470,6 +472,37 @@ async def test_a_hash_that_is_none_is_the_servers_fault() -> None:
     async with client_of(with_features(b"XMD5", (b"XMD5 a\r\n", b"250 done\r\n"))) as ftp:
         with pytest.raises(RemoteProtocolError, match="no hash"):
             await (await logged_in(ftp)).hash("a", "MD5")
+
+
+# Whatever a server says
+
+REPLIES = st.lists(
+    st.sampled_from([b"220", b"226", b"257", b"331", b"421", b"500", b"x", b"-", b" ", b'"/"', b"\r\n", b"\n", b"\xff"])
+).map(b"".join) | st.binary(max_size=60)
+
+
+@given(said=st.lists(REPLIES, max_size=6))
+def test_whatever_a_server_says_a_client_raises_nothing_unforeseen(said: list[bytes]) -> None:
+    async def main() -> None:
+        async def script(peer: ScriptedPeer) -> None:
+            try:
+                for piece in said:
+                    await peer.send(piece)
+                    await trio.testing.wait_all_tasks_blocked()
+            except (AssertionError, trio.BrokenResourceError):
+                pass  # the client has had enough
+            await peer.close()
+
+        async with client_of(script) as ftp:
+            foreseen = (ReplyError, RemoteProtocolError, trio.BrokenResourceError, trio.ClosedResourceError)
+            for step in (ftp.greet, ftp.login, ftp.pwd, ftp.noop, lambda: ftp.stat("x"), ftp.quit):
+                try:
+                    await step()
+                except foreseen:
+                    pass
+            assert ftp.is_closed
+
+    trio.run(main)
 
 
 # TLS

@@ -639,6 +639,33 @@ async def test_without_mlsd_a_listing_is_that_of_list(code: int) -> None:
         ]
 
 
+async def test_a_listing_of_nothing_is_not_that_of_an_empty_folder() -> None:
+    async with connected() as (ftp, server):
+        server.answers["MLSD"] = b"500 what?\r\n"
+        server.answers["LIST"] = sending(b"", b"226 Transfer done (but failed to open directory).\r\n")
+        with pytest.raises(ReplyError, match="failed to open"):
+            await ftp.list("x")
+        server.answers["LIST"] = sending(b"", b"226 Directory send OK.\r\n")
+        assert await ftp.list("x") == []
+        assert server.commands[-3:] == ["PWD", "CWD x", "CWD /"]
+        assert await ftp.list() == []
+        assert server.commands[-1] == "LIST"
+        server.answers["CWD"] = b"550 not there\r\n"
+        with pytest.raises(PermanentReplyError, match="not there"):
+            await ftp.list("x")
+        assert await ftp.size("hello") == 12
+
+
+async def test_a_server_that_says_beforehand_that_it_has_no_facts_is_not_asked_for_them() -> None:
+    server = ScriptedFTP()
+    server.answers["FEAT"] = b"211-Features:\r\n SIZE\r\n211 End\r\n"
+    server.listing = b"-rw-r--r-- 1 u g 12 Jan  1  2020 hello\r\n"
+    async with connected(server) as (ftp, _):
+        assert [entry.name for entry in await ftp.list()] == ["hello"]
+        assert server.commands[-1] == "LIST"
+        assert "MLSD" not in server.commands
+
+
 async def test_a_folder_that_is_not_there_is_not_asked_for_again_by_list() -> None:
     async with connected() as (ftp, server):
         server.answers["MLSD"] = b"550 no\r\n"

@@ -65,6 +65,8 @@ async def test_a_folder_is_listed_with_sizes_kinds_and_times(peer: Peer, url: st
         with pytest.raises(ReplyError):
             async with ftp.retrieve("not there"):
                 pass
+        with pytest.raises(ReplyError):
+            await ftp.list("not there")
         assert f"{await ftp.pwd()}/".replace("//", "/") == peer.home
 
 
