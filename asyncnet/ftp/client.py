@@ -87,7 +87,7 @@ class FTPClient(Commands):
     without a reply, `ServiceClosing` for a 421.
 
     Every method may be cancelled. The client is usable then: a reply that was still owed is dropped before the next
-    command. Only `connect`, `start_tls`, `login` and `quit` close it, and `stat` and `scan` at the place that they name.
+    command. Only `connect`, `start_tls`, `login` and `quit` close it, and `stat` and `scan` at the place they name.
     """
 
     url: FTPURL | None = None
