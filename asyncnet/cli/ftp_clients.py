@@ -1,0 +1,150 @@
+"""FTP connections of a command: who logs in, and connections that are lent to one transfer after another.
+
+User and password come from the URL; else from the user's netrc file (`NETRC`, or `~/.netrc`), by the host's name and,
+where the URL names one, the user; else the login is anonymous, and a password that is missing is asked for.
+"""
+
+from __future__ import annotations
+
+import getpass
+import netrc
+import os
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from asyncnet.endpoints import Endpoint, Scheme
+from asyncnet.errors import ConfigurationError
+from asyncnet.ftp.client import FTPClient
+from asyncnet.ftp.url import FTPURL
+from asyncnet.printable import printable
+from asyncnet.transports.certificates import client_context
+from asyncnet.transports.tunnels import parse_proxy
+
+if TYPE_CHECKING:
+    import ssl
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Who logs in; without a user it is anonymous."""
+
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    account: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a command gets to its servers."""
+
+    proxy: str | None = None
+    timeout: float = 30.0
+    ca: str | None = None
+    verify: bool = True
+    active: bool = False
+
+
+class FTPClients:
+    """Connections for the URLs of a run. `prepare` each URL before the run begins: it may ask for a password."""
+
+    def __init__(self, way: Way) -> None:
+        if way.proxy is not None:
+            parse_proxy(way.proxy)
+        if way.proxy is not None and way.active:
+            raise ConfigurationError("--active and --proxy: a server can make no connection through a proxy")
+        self._way = way
+        self._tls: ssl.SSLContext | None = None
+        self._logins: dict[FTPURL, Login] = {}
+        self._idle: dict[FTPURL, list[tuple[FTPClient, AsyncExitStack]]] = {}
+
+    def prepare(self, url: FTPURL) -> None:
+        """Find out who logs in there. Raises ConfigurationError if nobody knows."""
+        if url.scheme != "ftp" and self._tls is None:
+            self._tls = client_context(Endpoint(Scheme.TCP, tls=True, ca=self._way.ca), verify=self._way.verify)
+        key = _server(url)
+        if key not in self._logins:
+            self._logins[key] = _find_login(url)
+
+    def connect(self, url: FTPURL) -> AbstractAsyncContextManager[FTPClient]:
+        """One more connection, logged in."""
+        login, way = self._logins[_server(url)], self._way
+        return FTPClient.connect(
+            url,
+            user=login.user,
+            password=login.password,
+            account=login.account,
+            tls=None if url.scheme == "ftp" else self._tls,
+            active=way.active,
+            proxy=way.proxy,
+            timeout=way.timeout,
+        )
+
+    @asynccontextmanager
+    async def borrow(self, url: FTPURL) -> AsyncIterator[FTPClient]:
+        """A connection, logged in, which the next one gets who goes to the same server."""
+        idle = self._idle.setdefault(_server(url), [])
+        while idle:
+            client, stack = idle.pop()
+            if not client.is_closed:
+                break
+            await stack.aclose()
+        else:
+            stack = AsyncExitStack()
+            client = await stack.enter_async_context(self.connect(url))
+        try:
+            yield client
+        finally:
+            idle.append((client, stack))
+
+    async def aclose(self) -> None:
+        """Say goodbye on all connections."""
+        for idle in self._idle.values():
+            while idle:
+                await idle.pop()[1].aclose()
+
+
+def _server(url: FTPURL) -> FTPURL:
+    """What URLs have in common that one connection serves."""
+    return FTPURL(url.scheme, url.host, url.port, user=url.user, password=url.password)
+
+
+def _find_login(url: FTPURL) -> Login:
+    if url.user is not None and url.password is not None:
+        return Login(url.user, url.password)
+    found = _netrc_login(url.host)
+    if found is not None and url.user in (None, found.user):
+        return found
+    if url.user is None or url.user in ("anonymous", "ftp"):
+        return Login(url.user)
+    return Login(url.user, _ask(url.user, url.host))
+
+
+def _netrc_login(host: str) -> Login | None:
+    path = os.environ.get("NETRC")
+    try:
+        found = netrc.netrc(path or None).authenticators(host)
+    except FileNotFoundError:
+        return None
+    except (netrc.NetrcParseError, OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path or '~/.netrc'}: {printable(str(error))}") from None
+    if found is None or not found[0]:
+        return None
+    user, account, password = found
+    return Login(user, password, account or None)
+
+
+def _ask(user: str, host: str) -> str:
+    who = f"{printable(user)} at {host}"
+    try:
+        with open("/dev/tty", "rb"):
+            pass
+    except OSError:
+        raise ConfigurationError(
+            f"a password for {who} is missing, and there is no terminal to ask at: write it into ~/.netrc"
+        ) from None
+    try:
+        return getpass.getpass(f"Password for {who}: ")
+    except EOFError:
+        raise ConfigurationError(f"no password for {who} was given") from None

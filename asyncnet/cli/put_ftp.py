@@ -1,0 +1,151 @@
+"""`asyncnet put` for ftp, ftps and ftpes: a file, standard input, or a whole tree."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import trio
+
+from asyncnet.cli.descriptors import read_some
+from asyncnet.cli.ftp_clients import FTPClients, Way
+from asyncnet.cli.mirroring import Tree, mirror_all
+from asyncnet.cli.progress import Display, Report, shown
+from asyncnet.cli.put import PutOptions
+from asyncnet.errors import ConfigurationError
+from asyncnet.ftp.client import FTPClient, PermanentReplyError
+from asyncnet.ftp.mirror import mirror_up
+from asyncnet.ftp.url import FTPURL, parse_url
+
+_REFUSED = (550, 553)
+"""What servers say when there is no such folder, among much else."""
+
+
+class FTPPutter:
+    """Puts files by FTP, over connections that are used again and again."""
+
+    def __init__(self, options: PutOptions) -> None:
+        self._options = options
+        self._clients = FTPClients(Way(options.proxy, options.timeout, options.ca, options.verify, options.active))
+        self._making = trio.Lock()
+        self._made: set[str] = set()
+
+    def prepare(self, text: str) -> None:
+        """Ask for the password if there is none. Raises ConfigurationError."""
+        self._clients.prepare(parse_url(text))
+
+    @staticmethod
+    def target(text: str, file: str, *, is_tree: bool) -> FTPURL:
+        """The URL that `file` gets. Raises URLError and ConfigurationError."""
+        url = parse_url(text)
+        is_folder = url.path.endswith("/") or (not url.path and (not is_tree or text.endswith("/")))
+        if not is_folder:
+            return url
+        if file == "-":
+            raise ConfigurationError(f"{shown(text)} is a folder: the URL names the file that standard input becomes")
+        name = os.path.basename(os.path.realpath(file) if is_tree else file)
+        if "\n" in name or "\r" in name:
+            raise ConfigurationError(f"{name!a}: FTP cannot send a line end: the URL may name the file otherwise")
+        return replace(url, path=f"{url.path}{name}")
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._clients.aclose()
+
+    async def put(self, file: str, url: FTPURL, report: Report) -> None:
+        """Put `file` ("-": standard input) to `url`. Raises whatever goes wrong."""
+        async with self._clients.borrow(url) as ftp:
+            await self._make_folders(ftp, url.path)
+            try:
+                if file == "-":
+                    await _put_stdin(ftp, url, report)
+                else:
+                    await self._put_file(ftp, file, url, report)
+            except PermanentReplyError as error:
+                hint = "is there such a folder? --mkdir makes it"
+                if error.code in _REFUSED and not self._options.make_folders:
+                    raise PermanentReplyError(error.reply, f"{error.command} ({hint})") from None
+                raise
+        report.saved = shown(str(url))
+
+    async def _put_file(self, ftp: FTPClient, file: str, url: FTPURL, report: Report) -> None:
+        done: int | None = None
+
+        def progress(size: int, total: int | None) -> None:
+            nonlocal done
+            if done is None:
+                report.begin(size, total)
+            else:
+                report.advance(size - done)
+                report.is_resumable = True
+            done = size
+
+        resume = self._options.resume and await _may_be_part(ftp, file, url.path)
+        size = os.stat(file).st_size
+        moved = await ftp.upload(file, url.path, resume=resume, progress=progress, verify=self._options.verify_hash)
+        report.was_there = resume and not moved and size > 0
+
+    async def _make_folders(self, ftp: FTPClient, path: str) -> None:
+        """Make the folders that `path` leads through, once for all files."""
+        folder = path.rpartition("/")[0]
+        if not self._options.make_folders or not folder:
+            return
+        async with self._making:
+            if folder not in self._made:
+                for place in _steps(folder):
+                    try:
+                        await ftp.mkdir(place)
+                    except PermanentReplyError:
+                        pass  # it is there; or it is not to be, as the upload will say
+                self._made.add(folder)
+
+    async def mirror(self, trees: Sequence[tuple[str, FTPURL]], screen: Display) -> int:
+        """Put whole folders. Returns how many failures there were."""
+        for _, url in trees:
+            async with self._clients.borrow(url) as ftp:
+                await self._make_folders(ftp, url.path)
+        options = self._options
+        return await mirror_all(
+            [
+                Tree(
+                    shown(str(url)),
+                    shown(str(url)),
+                    partial(
+                        mirror_up,
+                        partial(self._clients.connect, url),
+                        folder,
+                        url.path,
+                        connections=options.jobs,
+                        delete=options.delete,
+                    ),
+                )
+                for folder, url in trees
+            ],
+            screen,
+        )
+
+
+async def _put_stdin(ftp: FTPClient, url: FTPURL, report: Report) -> None:
+    report.begin(0, None)
+    async with ftp.store(url.path, ascii=url.type == "a") as stream:
+        while data := await trio.to_thread.run_sync(read_some, 0, abandon_on_cancel=True):
+            await stream.send_all(data)
+            report.advance(len(data))
+
+
+async def _may_be_part(ftp: FTPClient, file: str, path: str) -> bool:
+    """Whether what the server has can be a part of `file`: it is no older. Where it does not tell, it may be."""
+    try:
+        there = await ftp.modified(path)
+    except PermanentReplyError:
+        return True
+    return there >= int(os.stat(file).st_mtime)
+
+
+def _steps(folder: str) -> list[str]:
+    """The folders on the way to `folder`, the outermost first: "/a/b" is "/a", "/a/b"."""
+    names = folder.split("/")
+    steps = ["/".join(names[:end]) for end in range(1, len(names) + 1)]
+    return [step for step in steps if step.strip("/")]
