@@ -13,27 +13,68 @@ reading of listings in `client_listing.py`, whole trees in `mirror.py`.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import time
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO, Self, TypeAlias
 
-from asyncnet.ftp.client_listing import RemoteEntry
-from asyncnet.ftp.url import FTPURL
-from asyncnet.replies import Reply
+import trio
+
+from asyncnet.endpoints import Endpoint, Scheme, connect
+from asyncnet.errors import EndOfStream, IncompleteRead, LimitExceeded, RemoteProtocolError
+from asyncnet.ftp import client_files
+from asyncnet.ftp.client_commands import QUIT_TIME, TIMEOUT, UNKNOWN, Commands, check, check_login
+from asyncnet.ftp.client_control import (
+    Control,
+    NotSupported,
+    PermanentReplyError,
+    ReplyError,
+    ServiceClosing,
+    TransientReplyError,
+    error_for,
+)
+from asyncnet.ftp.client_data import transfer
+from asyncnet.ftp.client_files import HashMismatch, Progress
+from asyncnet.ftp.client_listing import (
+    EntryKind,
+    RemoteEntry,
+    is_safe_name,
+    is_self_or_parent,
+    parse_facts,
+    parse_list_line,
+)
+from asyncnet.ftp.url import FTPURL, URLError, parse_url
+from asyncnet.ftp.wire import MAX_LINE, parse_time, unquote
+from asyncnet.limits import Timeouts
 from asyncnet.stream import Stream
+from asyncnet.transports.authority import format_authority
+from asyncnet.transports.certificates import client_context
 
 if TYPE_CHECKING:
     import ssl
 
-TIMEOUT = 30.0
-"""How many seconds a client waits, unless told otherwise: for the connection, and then for each reply."""
+__all__ = [
+    "FTPURL",
+    "EntryKind",
+    "FTPClient",
+    "HashMismatch",
+    "NotSupported",
+    "PermanentReplyError",
+    "Progress",
+    "RemoteEntry",
+    "ReplyError",
+    "ServiceClosing",
+    "TransientReplyError",
+    "URLError",
+    "is_safe_name",
+    "parse_url",
+]
 
-Progress: TypeAlias = Callable[[int, int | None], object]
-"""Called with how many bytes of a file have been moved (those that were there before a resume count), and how many it
-has, None where nobody knows."""
+Entries: TypeAlias = list[RemoteEntry]
 
 
-class FTPClient:
+class FTPClient(Commands):
     """One connection to an FTP server, logged in: `async with FTPClient.connect(url) as ftp`.
 
     One task uses it at a time, and while a transfer runs (`retrieve`, `store`, `append`, `scan`) nothing else:
@@ -49,16 +90,8 @@ class FTPClient:
     command. Only `connect`, `login` and `quit` close it.
     """
 
-    timeout: float
-    """How many seconds each wait may last: for a reply, for a data connection. May be changed at any time."""
-    keep_alive: float | None
-    """After how many seconds of a transfer, and then again, a NOOP is sent; None: none is."""
-    url: FTPURL | None
+    url: FTPURL | None = None
     """What it was connected by."""
-    welcome: Reply
-    """The server's greeting."""
-    stream: Stream
-    """The control connection: its addresses, and `stream.tls`."""
 
     @classmethod
     @asynccontextmanager
@@ -89,50 +122,39 @@ class FTPClient:
 
         Raises URLError, what `asyncnet.connect` raises, and `ReplyError` where the server refuses TLS or the login.
         """
-        raise NotImplementedError
-        yield  # type: ignore[unreachable]
+        where = parse_url(url) if isinstance(url, str) else url
+        user = where.user if user is None else user
+        password = where.password if password is None else password
+        check_login(user, password, account)
+        waits = Timeouts(send=timeout, close=min(timeout, QUIT_TIME))
+        if tls is None and (where.scheme != "ftp" or try_tls):
+            tls = await trio.to_thread.run_sync(client_context, Endpoint(Scheme.TCP, tls=True))
+        is_implicit = where.scheme == "ftps"
+        stream = await connect(
+            f"{'tls' if is_implicit else 'tcp'}://{format_authority(where.host, where.port)}",
+            tls=tls if is_implicit else None,
+            proxy=proxy,
+            timeout=timeout,
+            timeouts=waits,
+        )
+        ftp = cls(stream, active=active, proxy=proxy, host=where.host, timeout=timeout, keep_alive=keep_alive)
+        ftp.url = where
+        try:
+            await ftp.greet()
+            if tls is not None and (where.scheme != "ftp" or try_tls):
+                await ftp._protect(tls, where.host, demanded=where.scheme != "ftp")
+            if login:
+                await ftp.login(user, password, account)
+            yield ftp
+            await ftp.quit()
+        finally:
+            if not ftp.is_closed:
+                await ftp._control.abort()
 
-    # Session
+    # Listings
 
-    async def login(self, user: str | None = None, password: str | None = None, account: str | None = None) -> None:
-        """Log in; without a `user`, as anonymous. Closes the client when it is cancelled."""
-        raise NotImplementedError
-
-    async def features(self) -> Mapping[str, str]:
-        """What the server says to FEAT: names in capitals, and what stands behind each. Asked once.
-
-        Empty where it does not know the command.
-        """
-        raise NotImplementedError
-
-    async def command(self, verb: str, argument: str | None = None) -> Reply:
-        """Send any command that opens no data connection, and return its final reply, whatever that says."""
-        raise NotImplementedError
-
-    async def noop(self) -> None:
-        """Ask for nothing, so that the server stays."""
-        raise NotImplementedError
-
-    async def quit(self) -> None:
-        """Say goodbye and close. Never raises for what the server says to it."""
-        raise NotImplementedError
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether it is of no more use."""
-        raise NotImplementedError
-
-    # Folders and files
-
-    async def cwd(self, path: str) -> None:
-        """Change the working folder."""
-        raise NotImplementedError
-
-    async def pwd(self) -> str:
-        """The working folder."""
-        raise NotImplementedError
-
-    def scan(self, path: str = "") -> AbstractAsyncContextManager[AsyncIterator[RemoteEntry]]:
+    @asynccontextmanager
+    async def scan(self, path: str = "") -> AsyncIterator[AsyncIterator[RemoteEntry]]:
         """What is in a folder ("": the working folder), entry by entry, however many they are:
 
             async with ftp.scan("pub") as entries:
@@ -142,61 +164,102 @@ class FTPClient:
         server's own time zone, are taken for UTC. `.` and `..` are left out. A name is what the server says: ask
         `is_safe_name` before it becomes a path here.
         """
-        raise NotImplementedError
+        check(path)
+        with self._control.claim():
+            async with AsyncExitStack() as stack:
+                stream = await self._open_listing(stack, path)
+                yield _EntryReader(stream, self._control, facts=not self._no_facts)
 
-    async def list(self, path: str = "", *, limit: int = 100_000) -> list[RemoteEntry]:
+    async def _open_listing(self, stack: AsyncExitStack, path: str) -> Stream:
+        await self._set_type("I")
+        if not self._no_facts:
+            try:
+                return await stack.enter_async_context(self._transfer("MLSD", path or None, counts=False))
+            except PermanentReplyError as exc:
+                if exc.code not in UNKNOWN:
+                    raise
+                self._no_facts = True
+        # A dash in front would be taken for the options of ls.
+        place = f"./{path}" if path.startswith("-") else path or None
+        return await stack.enter_async_context(self._transfer("LIST", place, counts=False))
+
+    async def list(self, path: str = "", *, limit: int = 100_000) -> Entries:
         """The same as a list. Raises `RemoteProtocolError` for more than `limit` entries."""
-        raise NotImplementedError
+        found = []
+        async with self.scan(path) as entries:
+            async for entry in entries:
+                found.append(entry)
+                if len(found) > limit:
+                    raise RemoteProtocolError(f"more than {limit} entries in a folder: iterate over `scan` instead")
+        return found
 
     async def stat(self, path: str) -> RemoteEntry:
-        """What is known of a file or folder: by MLST, else by SIZE and MDTM, else (for a folder) by CWD."""
-        raise NotImplementedError
+        """What is known of a file or folder: by MLST, else by SIZE and MDTM, else (for a folder) by CWD.
 
-    async def size(self, path: str) -> int:
-        """How many bytes a file has."""
-        raise NotImplementedError
-
-    async def modified(self, path: str) -> float:
-        """When it was last changed, in seconds since 1970."""
-        raise NotImplementedError
-
-    async def set_modified(self, path: str, modified: float) -> None:
-        """Set that time, by MFMT; to the second."""
-        raise NotImplementedError
-
-    async def rename(self, source: str, target: str) -> None:
-        """Give a file or folder another name."""
-        raise NotImplementedError
-
-    async def delete(self, path: str) -> None:
-        """Remove a file."""
-        raise NotImplementedError
-
-    async def mkdir(self, path: str) -> str:
-        """Make a folder; returns its path as the server names it, or `path` where it does not."""
-        raise NotImplementedError
-
-    async def rmdir(self, path: str) -> None:
-        """Remove an empty folder."""
-        raise NotImplementedError
-
-    async def chmod(self, path: str, mode: int) -> None:
-        """Set permission bits, by SITE CHMOD."""
-        raise NotImplementedError
-
-    async def hash(self, path: str, algorithm: str = "SHA-256") -> str:
-        """A file's hash in lower-case hexadecimal digits, made by the server.
-
-        `algorithm` is SHA-256, SHA-512, SHA-1, MD5 or CRC32; by HASH, or the X… command of old that has it. Raises
-        `NotSupported` where the server has none for it.
+        Cancelled between the CWD there and the one back, the client is closed.
         """
-        raise NotImplementedError
+        check(path)
+        with self._control.claim():
+            reply = await self._control.ask("MLST", path or None)
+            if reply.is_success:
+                if len(reply.lines) < 2:
+                    raise RemoteProtocolError("a reply to MLST without an entry")
+                return _named(
+                    parse_facts(reply.lines[1].removeprefix(" ") if reply.lines[1][:2] != "  " else reply.lines[1][1:])
+                )
+            if reply.code not in UNKNOWN:
+                raise error_for(reply, f"MLST {path}")
+            return await self._stat_by_parts(path)
+
+    async def _stat_by_parts(self, path: str) -> RemoteEntry:
+        name = path.rstrip("/").rpartition("/")[2]
+        await self._set_type("I")
+        reply = await self._control.ask("SIZE", path)
+        if reply.is_success and reply.text.strip().isdecimal():
+            size = int(reply.text)
+            reply = await self._control.ask("MDTM", path)
+            modified = parse_time(reply.text.strip()) if reply.is_success else None
+            return RemoteEntry(name, EntryKind.FILE, size=size, modified=modified, is_exact=modified is not None)
+        refusal = error_for(reply, f"SIZE {path}")
+        here = unquote((await self._control.expect("PWD")).text)
+        try:
+            reply = await self._control.ask("CWD", path)
+            if not reply.is_success:
+                raise refusal
+            await self._control.expect("CWD", here)
+        except trio.Cancelled:
+            await self._control.abort()  # nobody knows where we are
+            raise
+        return RemoteEntry(name, EntryKind.FOLDER)
 
     # Transfers
 
-    def retrieve(
-        self, path: str, *, offset: int = 0, size: int | None = None, ascii: bool = False
+    def _transfer(
+        self,
+        verb: str,
+        argument: str | None,
+        *,
+        offset: int = 0,
+        sends: bool = False,
+        size: int | None = None,
+        counts: bool = True,
     ) -> AbstractAsyncContextManager[Stream]:
+        return transfer(
+            self._control,
+            self._rules,
+            verb,
+            argument,
+            offset=offset,
+            sends=sends,
+            size=size,
+            counts=counts,
+            keep_alive=self.keep_alive,
+        )
+
+    @asynccontextmanager
+    async def retrieve(
+        self, path: str, *, offset: int = 0, size: int | None = None, ascii: bool = False
+    ) -> AsyncIterator[Stream]:
         """Receive a file from `offset` on: `async with ftp.retrieve(path) as stream`, which ends where the file does.
 
         Left at the end, it waits for the server's word that this was the whole, and raises `ReplyError` if it was
@@ -204,20 +267,34 @@ class FTPClient:
         whole file is known to have. Left before the end, or by an exception, it resets the data connection, and the
         client stays usable.
         """
-        raise NotImplementedError
+        check(path)
+        with self._control.claim():
+            await self._set_type("A" if ascii else "I")
+            async with self._transfer("RETR", path, offset=offset, size=size, counts=not ascii) as stream:
+                yield stream
 
-    def store(self, path: str, *, offset: int = 0, ascii: bool = False) -> AbstractAsyncContextManager[Stream]:
+    @asynccontextmanager
+    async def store(self, path: str, *, offset: int = 0, ascii: bool = False) -> AsyncIterator[Stream]:
         """Send a file, behind the first `offset` bytes of what is there: `async with ftp.store(path) as stream`.
 
         Left normally, it ends the data connection and waits for the server's word that all has come; raises
         `ReplyError` if not. Left by an exception or cancelled, it resets the data connection, so that the server does
         not take a part for the whole; the client stays usable.
         """
-        raise NotImplementedError
+        check(path)
+        with self._control.claim():
+            await self._set_type("A" if ascii else "I")
+            async with self._transfer("STOR", path, offset=offset, sends=True) as stream:
+                yield stream
 
-    def append(self, path: str, *, ascii: bool = False) -> AbstractAsyncContextManager[Stream]:
+    @asynccontextmanager
+    async def append(self, path: str, *, ascii: bool = False) -> AsyncIterator[Stream]:
         """Send what is to stand behind all that is there; otherwise like `store`."""
-        raise NotImplementedError
+        check(path)
+        with self._control.claim():
+            await self._set_type("A" if ascii else "I")
+            async with self._transfer("APPE", path, sends=True) as stream:
+                yield stream
 
     async def download(
         self,
@@ -235,7 +312,14 @@ class FTPClient:
         breaks off, and with `resume` is where it goes on. With a file `resume` goes on at its end. `verify` compares
         hashes (`HashMismatch`, `NotSupported`), `keep_time` sets the time of the last change here.
         """
-        raise NotImplementedError
+        check(path)
+        if isinstance(target, (str, os.PathLike)):
+            moved = await client_files.download(self, path, target, resume, progress, verify)
+            if keep_time:
+                seconds = await self.modified(path)
+                await trio.to_thread.run_sync(os.utime, target, (seconds, seconds))
+            return moved
+        return await client_files.download_into(self, path, target, resume, progress, verify)
 
     async def upload(
         self,
@@ -252,4 +336,48 @@ class FTPClient:
         With `resume` it goes on behind what the server has, by SIZE and REST. `verify` compares hashes, `keep_time`
         sets the time of the last change there, by MFMT.
         """
-        raise NotImplementedError
+        check(path)
+        if isinstance(source, (str, os.PathLike)):
+            moved, modified = await client_files.upload(self, source, path, resume, progress, verify)
+            if keep_time:
+                await self.set_modified(path, modified)
+            return moved
+        return await client_files.upload_from(self, source, path, resume, progress, verify)
+
+
+class _EntryReader:
+    """The entries of a listing as they come."""
+
+    def __init__(self, stream: Stream, control: Control, *, facts: bool) -> None:
+        self._stream = stream
+        self._control = control
+        self._facts = facts
+        self._now = time.time()
+
+    def __aiter__(self) -> AsyncIterator[RemoteEntry]:
+        return self
+
+    async def __anext__(self) -> RemoteEntry:
+        while True:
+            self._stream.deadline = trio.current_time() + self._control.timeout
+            try:
+                data = await self._stream.receive_until(b"\n", limit=MAX_LINE)
+            except EndOfStream:
+                raise StopAsyncIteration from None
+            except IncompleteRead as exc:  # some leave the last line end out
+                data = self._stream.take(len(exc.partial))
+            except LimitExceeded:
+                raise RemoteProtocolError(f"a line of more than {MAX_LINE} bytes in a listing") from None
+            entry = self._read(data.decode("utf-8", "surrogateescape").rstrip("\r\n"))
+            if entry is not None and not is_self_or_parent(entry):
+                return entry
+
+    def _read(self, line: str) -> RemoteEntry | None:
+        if not self._facts:
+            return parse_list_line(line, self._now)
+        return parse_facts(line) if line else None
+
+
+def _named(entry: RemoteEntry) -> RemoteEntry:
+    """An entry of MLST, which has the whole path where MLSD has a name."""
+    return replace(entry, name=entry.name.rstrip("/").rpartition("/")[2])
