@@ -23,20 +23,18 @@ def listen_beside(stream: Stream, ports: Sequence[int] = ()) -> SocketListener:
 async def accept_beside(stream: Stream, listener: SocketListener, *, timeouts: Timeouts = Timeouts()) -> Stream:
     """The first connection that comes from the peer of `stream`; strangers are sent away. Waits without a limit."""
     while True:
-        connection = await accept_beside_now(stream, listener, timeouts=timeouts)
+        connection = accept_beside_now(stream, listener, timeouts=timeouts)
         if connection is not None:
             return connection
         await listener.wait()
 
 
-async def accept_beside_now(
-    stream: Stream, listener: SocketListener, *, timeouts: Timeouts = Timeouts()
-) -> Stream | None:
-    """The same, if it has come already; else None. No checkpoint."""
+def accept_beside_now(stream: Stream, listener: SocketListener, *, timeouts: Timeouts = Timeouts()) -> Stream | None:
+    """The same, if it has come already; else None."""
     while (transport := listener.accept_now()) is not None:
-        if transport.hop[1].host == stream.hop[1].host:
+        if transport.peer.host == stream.hop[1].host:
             return Stream(transport, timeouts)
-        await transport.abort()
+        transport.drop()
     return None
 
 

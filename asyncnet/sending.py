@@ -41,6 +41,9 @@ MAX_PENDING = 128 * 1024
 MUCH_PENDING = MAX_PENDING // 2
 """With more than that queued a receive returns nothing; the other half is for what answers one receive."""
 
+SMALL_FILE = 64 * 1024
+"""What `send_file` sends without giving others their turn, in bytes: there is a wait in what follows."""
+
 FAIR_TURNS = 64
 """How many operations in a row may go without a checkpoint because nothing had to be waited for."""
 
@@ -463,7 +466,8 @@ class SendingHalf(trio.abc.HalfCloseableStream):
                     window = min(window, PIECE)
                     await trio.to_thread.run_sync(load_into_cache, file, offset + done, window)
                 cached += window
-                await trio.lowlevel.checkpoint()
+                if count > SMALL_FILE:
+                    await trio.lowlevel.checkpoint()
             sent = transport.send_file_now(file, offset + done, cached - done)
             if sent is None:
                 with self._progress_deadline():

@@ -53,8 +53,7 @@ class Accounts:
     """Makes accounts of identities; what connections of one user share is made once.
 
     `files` are those of users whose entry names no root, and of anonymous ones; `folder` is what relative roots are
-    relative to. `anonymous_writes`: whether anonymous users may do everything, and not only read. The constructor raises
-    nothing; `account` raises ConfigurationError for an entry that is wrong.
+    relative to. `anonymous_writes`: whether anonymous users may do everything, and not only read.
     """
 
     def __init__(self, files: Storage | None, folder: str | None, *, anonymous_writes: bool, fsync: bool) -> None:

@@ -1,7 +1,7 @@
 """TYPE A: lines that end with LF where they are kept and with CR LF on their way (RFC 959 section 3.1.1.1). No I/O.
 
-Every LF becomes CR LF, every CR LF an LF, and everything else stays, so that what was stored and is retrieved comes back
-byte by byte. A pair may be cut in two between pieces.
+Every LF becomes CR LF, every CR LF an LF, and everything else stays: what is stored and retrieved comes back as it was.
+A pair may be cut in two between pieces.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ ANONYMOUS = frozenset({"anonymous", "ftp"})
 
 @command("USER", argument=Argument.REQUIRED, help="name", before_login=True)
 async def user(control: Control, argument: str) -> Reply:
-    await control.log_out()
+    control.log_out()
     server = control.server
     control.session.name_given(argument)
     if server.tls_for_login and control.stream.tls is None:
@@ -88,7 +88,7 @@ async def account(control: Control, argument: str) -> Reply:
 
 @command("REIN", argument=Argument.NONE, help="(forget the login and everything else)", before_login=True)
 async def reinitialize(control: Control, argument: str) -> Reply:
-    await control.log_out()
+    control.log_out()
     control.session = control.session.restarted()
     return Reply.of(220, control.server.greeting)
 
@@ -121,7 +121,7 @@ async def auth(control: Control, argument: str) -> Reply | None:
             return Reply.of(431, "TLS is not available at the moment.")
     control.say(Reply.of(234, "TLS begins now."))
     await stream.start_tls(tls, server_side=True)
-    await control.log_out()
+    control.log_out()
     control.session = Session(secured=True)
     return None
 
@@ -279,6 +279,7 @@ def session_status(control: Control) -> Reply:
     lines = [
         f"From {control.stream.peer}, {'in TLS' if session.secured else 'in the clear'}",
         f"Logged in: {who}",
-        f"TYPE {'A' if session.is_ascii else 'I'}, MODE S, STRU F, data {'in TLS' if session.protected else 'in the clear'}",
+        f"TYPE {'A' if session.is_ascii else 'I'}, MODE S, STRU F",
+        f"Data connections are {'in TLS' if session.protected else 'in the clear'}",
     ]
     return Reply.of(211, "The session:", *lines, "End")

@@ -92,7 +92,7 @@ async def extended_passive(control: Control, argument: str) -> Reply:
 
 async def _listen(control: Control) -> Passive:
     """Where the next data connection comes from. Raises OSError with EAGAIN if no port is free: reply 451."""
-    await control.drop_source()
+    control.drop_source()
     try:
         source = Passive(control.stream, control.server.passive_ports)
     except OSError as exc:
@@ -120,7 +120,7 @@ LOWEST_PORT = 1024
 
 
 async def _go_active(control: Control, host: str, port: int) -> Reply:
-    await control.drop_source()
+    control.drop_source()
     if not control.server.active:
         return Reply.of(502, "Data connections are passive here: EPSV or PASV.")
     peer = control.stream.hop[1].host
@@ -132,7 +132,7 @@ async def _go_active(control: Control, host: str, port: int) -> Reply:
 
 @command("ABOR", argument=Argument.NONE, help="(end the transfer)", before_login=True)
 async def abort(control: Control, argument: str) -> Reply:
-    await control.drop_source()
+    control.drop_source()
     return Reply.of(226, "No transfer is running.")
 
 

@@ -3,12 +3,12 @@
 Theory of operation
 ===================
 
-One task reads a command, does it and answers. Only a transfer has a second task, which goes on hearing: ABOR ends the
-transfer, STAT and NOOP are answered, whatever else comes is given back and waits. What could go wrong, and why it does
-not:
+One task reads a command, does it and answers. A transfer that takes longer than a moment has a second task, which goes
+on hearing: ABOR ends the transfer, STAT and NOOP are answered, whatever else comes is given back and waits. What could
+go wrong, and why it does not:
 
-- *The client vanishes during an upload.* The second task sees the control connection end, and the transfer is cancelled:
-  what was being stored never gets its name. A client that is silent but for the data is looked at once more before.
+- *The client vanishes during an upload.* The second task sees the control connection end and cancels the transfer: what
+  was being stored never gets its name. Before it gets it, the connection is looked at once more.
 - *Two tasks answer at once.* Whoever speaks holds `_speaking`.
 - *A transfer takes hours.* `busy()` keeps the service from taking the still control connection for an idle one.
 - *A data connection that ends like a whole file and is none.* It has to end without a reset, under TLS with its closing
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from asyncnet.alarms import set_alarm
 from asyncnet.auth.guard import Logins
 from asyncnet.connection import busy, idle
 from asyncnet.errors import FileShrankError, LimitExceeded, ReceiveTimeout, RemoteProtocolError
@@ -34,7 +35,7 @@ from asyncnet.ftp.data import DataFailed, DataSource, protect
 from asyncnet.ftp.declarations import COMMANDS, Argument, Declaration, Permission
 from asyncnet.ftp.session import Phase, Session
 from asyncnet.ftp.storage import Path, Storage
-from asyncnet.ftp.transfer import Transfer
+from asyncnet.ftp.transfer import Hearing, Transfer
 from asyncnet.ftp.wire import Command, parse_command, resolve
 from asyncnet.replies import Reply
 from asyncnet.stream import Stream
@@ -44,6 +45,10 @@ if TYPE_CHECKING:
     from asyncnet.ftp.server import FTPHandler
 
 logger = logging.getLogger("asyncnet.ftp")
+
+HEAR_AFTER = 0.02
+"""When a transfer begins to be interrupted, in seconds: most are over by then, and save the second task, which costs as
+much as all the rest of a small one."""
 
 _READ_AHEAD = 64 * 1024
 """How much of the commands behind a transfer is read to see whether the client is still there, in bytes."""
@@ -68,6 +73,7 @@ class Control:
         self._login_by = trio.current_time() + server.ftp_timeouts.login
         self._errors = 0
         self._speaking = trio.Lock()
+        self._has_alarm = False
 
     # What commands use
 
@@ -95,18 +101,18 @@ class Control:
         self.account = account
         self.session.log_in()
 
-    async def log_out(self) -> None:
+    def log_out(self) -> None:
         """Whoever was logged in is out, and nothing that was prepared for them is left."""
-        await self.drop_source()
+        self.drop_source()
         account, self.account = self.account, None
         if account is not None:
             self.server.accounts.leave(account)
 
-    async def drop_source(self) -> None:
+    def drop_source(self) -> None:
         """The data connection that was prepared will not come."""
         source, self.source = self.source, None
         if source is not None:
-            await source.aclose()
+            source.close()
 
     def say(self, reply: Reply) -> None:
         """Queue a reply. It leaves when the next command is waited for."""
@@ -115,6 +121,10 @@ class Control:
 
     async def say_now(self, reply: Reply) -> None:
         """Send a reply while a transfer runs, when more than one task may have something to say."""
+        if self.transfer is None or self.transfer.hearing is None:
+            self.say(reply)
+            await self.stream.flush()
+            return
         async with self._speaking:
             self.say(reply)
             await self.stream.flush()
@@ -126,15 +136,15 @@ class Control:
         self.stream.take_urgent_inline()
         self.say(Reply.of(220, self.server.greeting))
         try:
-            while not self.is_ending and (line := await self._next_line()) is not None:
-                reply = await self._obey(line)
-                if reply is not None:
-                    self.say(reply)
-                    await self._count_errors(reply)
-            await self.stream.linger()
+            async with trio.open_nursery() as self._nursery:
+                while not self.is_ending and (line := await self._next_line()) is not None:
+                    reply = await self._obey(line)
+                    if reply is not None:
+                        self.say(reply)
+                        self._count_errors(reply)
+                await self.stream.linger()
         finally:
-            with trio.CancelScope(shield=True):  # nothing in it waits for anybody
-                await self.log_out()
+            self.log_out()
 
     async def _next_line(self) -> bytes | None:
         """The next command's line; None: there will be none, and what there is to say about that was said."""
@@ -194,7 +204,7 @@ class Control:
             return Reply.of(550, "Permission denied.")
         return None
 
-    async def _count_errors(self, reply: Reply) -> None:
+    def _count_errors(self, reply: Reply) -> None:
         """End a connection on which there is nothing but nonsense. What a storage refuses is none."""
         self._errors = self._errors + 1 if reply.code in (500, 501, 502, 503, 530) else 0
         if self._errors > self.server.ftp_limits.errors:
@@ -214,19 +224,22 @@ class Control:
         source, self.source = self.source, None
         if source is None:
             return Reply.of(425, "Say EPSV, PASV, EPRT or PORT first.")
+        transfer = Transfer(verb, path)
         try:
             if self.server.tls_for_data and not self.session.protected:
                 return Reply.of(522, "Data connections need TLS here: PROT P comes first.")
-            transfer = self.transfer = Transfer(verb, path)
+            self.transfer = transfer
+            self._hear_soon()
             with busy():
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._hear_meanwhile, transfer)
-                    with transfer.scope:
-                        transfer.reply = await self._move(source, transfer, opening, move)
-                    nursery.cancel_scope.cancel()
+                with transfer.scope:
+                    transfer.reply = await self._move(source, transfer, opening, move)
+                if transfer.hearing is not None:
+                    transfer.hearing.scope.cancel()
+                    await transfer.hearing.is_over.wait()
+            self._log(transfer)
         finally:
             self.transfer = None
-            await source.aclose()
+            source.close()
         if transfer.gone is not None:
             self.is_ending = True
             return Reply.of(421, "The control connection ended.")
@@ -235,6 +248,12 @@ class Control:
             return Reply.of(226, "ABOR is done.")
         assert transfer.reply is not None, "only ABOR and a vanished client cancel a transfer"
         return transfer.reply
+
+    def _log(self, transfer: Transfer) -> None:
+        direction = _DIRECTIONS.get(transfer.verb)
+        if direction is not None and (transfer.moved or transfer.reply is not None):
+            is_complete = transfer.reply is not None and transfer.reply.is_success
+            self.server.log_transfer(self, transfer, direction, is_complete=is_complete)
 
     async def _move(
         self,
@@ -269,7 +288,7 @@ class Control:
         """The data connection, in the clear or in TLS. Raises `DataFailed`."""
         timeout = self.server.ftp_timeouts.data_connection
         with trio.move_on_after(timeout):
-            data = await source.ready()
+            data = source.ready()
             # A client may connect, or begin TLS, only when it has seen this.
             await self.say_now(Reply.of(150, opening))
             try:
@@ -284,6 +303,34 @@ class Control:
                 await protect(data, self.stream, session_required=required, timeout=timeout)
             return data
         raise DataFailed(425, f"No data connection came within {timeout:g} seconds.")
+
+    def _hear_soon(self) -> None:
+        """Have commands heard from `HEAR_AFTER` seconds after the beginning of a transfer on."""
+        if not self._has_alarm:
+            self._has_alarm = True
+            set_alarm(trio.current_time() + HEAR_AFTER, self)
+
+    def ring(self, now: float) -> None:
+        """For the alarm of `_hear_soon` alone."""
+        self._has_alarm = False
+        transfer = self.transfer
+        if transfer is None or transfer.hearing is not None:
+            return
+        if transfer.started + HEAR_AFTER > now:
+            self._hear_soon()
+        elif not transfer.scope.cancelled_caught:
+            transfer.hearing = Hearing()
+            self._nursery.start_soon(self._hear, transfer, transfer.hearing)
+
+    def forget_alarms(self) -> None:
+        """For the alarm of `_hear_soon` alone."""
+
+    async def _hear(self, transfer: Transfer, hearing: Hearing) -> None:
+        try:
+            with hearing.scope:
+                await self._hear_meanwhile(transfer)
+        finally:
+            hearing.is_over.set()
 
     async def _hear_meanwhile(self, transfer: Transfer) -> None:
         """Hear commands while `transfer` runs, and answer those that have to do with it."""
@@ -321,6 +368,9 @@ class Control:
         if self.stream.read_ahead_now(_READ_AHEAD) and not self.stream.buffered:
             raise trio.BrokenResourceError("the client has left")
 
+
+_DIRECTIONS = {"RETR": "o", "STOR": "i", "APPE": "i", "STOU": "i"}
+"""What the transfer log calls them."""
 
 _CODES = {
     errno.ENOSPC: 452,

@@ -1,4 +1,4 @@
-"""The server's data connections: where the next one comes from, and how it begins. RFC 959 section 3.2, 1579, 2428, 4217.
+"""The server's data connections: where the next one comes from, and how it begins. RFC 959 section 3.2, RFC 2428, 4217.
 
 What could go wrong, and why it does not:
 
@@ -35,7 +35,7 @@ class DataFailed(Exception):
 class DataSource(Protocol):
     """Where the next data connection comes from."""
 
-    async def ready(self) -> Stream | None:
+    def ready(self) -> Stream | None:
         """The connection, if it is there without a wait."""
         ...
 
@@ -43,7 +43,7 @@ class DataSource(Protocol):
         """Wait for it, without a limit. Raises OSError."""
         ...
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """It is not wanted any more."""
         ...
 
@@ -57,11 +57,11 @@ class Passive:
         self._listener: SocketListener | None = listen_beside(control, ports)
         self.port = self._listener.address.port or 0
 
-    async def ready(self) -> Stream | None:
+    def ready(self) -> Stream | None:
         assert self._listener is not None, "a source is asked once"
-        stream = await accept_beside_now(self._control, self._listener, timeouts=self._control.timeouts)
+        stream = accept_beside_now(self._control, self._listener, timeouts=self._control.timeouts)
         if stream is not None:
-            await self.aclose()
+            self.close()
         return stream
 
     async def wait(self) -> Stream:
@@ -69,12 +69,12 @@ class Passive:
         try:
             return await accept_beside(self._control, self._listener, timeouts=self._control.timeouts)
         finally:
-            await self.aclose()
+            self.close()
 
-    async def aclose(self) -> None:
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            await trio.aclose_forcefully(listener)
+    def close(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +84,13 @@ class Active:
     control: Stream
     port: int
 
-    async def ready(self) -> Stream | None:
+    def ready(self) -> Stream | None:
         return None
 
     async def wait(self) -> Stream:
         return await connect_beside(self.control, self.port, timeouts=self.control.timeouts)
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """There is nothing to close."""
 
 

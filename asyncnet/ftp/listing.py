@@ -1,7 +1,7 @@
 """Listings as a server writes them: the lines of LIST, as `ls -l` does, and of MLSD (RFC 3659 section 7). No I/O.
 
-Names with line ends or NUL cannot be said in a listing, and cannot be asked for: those characters become question marks,
-so that nobody's name is another entry in a client's eyes.
+Names with line ends or NUL cannot be said in a listing, and cannot be asked for: those characters become question
+marks, so that nobody's name is another entry in a client's eyes.
 """
 
 from __future__ import annotations

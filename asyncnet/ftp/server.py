@@ -7,6 +7,7 @@ The conversation is in `control.py`, the commands in `commands_access.py`, `comm
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -132,6 +133,8 @@ class FTPHandler:
     def _log(
         self, control: Control, path: Path, direction: str, *, size: int, seconds: float, is_complete: bool
     ) -> None:
+        if not transfer_logger.isEnabledFor(logging.INFO):
+            return
         account = control.account
         line = xferlog_line(
             now=time.time(),

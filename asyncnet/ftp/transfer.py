@@ -23,6 +23,14 @@ Report: TypeAlias = Callable[[int], object]
 
 
 @dataclass(slots=True, eq=False)
+class Hearing:
+    """The task that hears commands while a transfer runs."""
+
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    is_over: trio.Event = field(default_factory=trio.Event)
+
+
+@dataclass(slots=True, eq=False)
 class Transfer:
     """A transfer that runs."""
 
@@ -37,6 +45,8 @@ class Transfer:
     """ABOR has come."""
     gone: Exception | None = None
     """How the control connection has ended meanwhile."""
+    hearing: Hearing | None = None
+    """Who hears commands meanwhile; None: nobody yet."""
     reply: Reply | None = None
     """How it ended; None as long as it runs, and when it was cancelled."""
 

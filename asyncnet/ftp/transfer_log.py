@@ -50,4 +50,6 @@ def xferlog_line(
 
 
 def _column(text: str) -> str:
+    if text.isprintable() and " " not in text:
+        return text or "-"
     return "".join(c if c.isprintable() and not c.isspace() else "_" for c in text) or "-"

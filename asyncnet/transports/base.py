@@ -89,7 +89,7 @@ class TLSInfo:
 class Transport(trio.abc.HalfCloseableStream):
     """A byte stream beneath a `Stream`. See the module's docstring."""
 
-    __slots__ = ("__weakref__", "_local", "_peer", "tls")
+    __slots__ = ("__weakref__", "_hop", "_local", "_peer", "tls")
 
     can_half_close: bool = False
     """Whether `send_eof` works. False over TLS."""
@@ -103,6 +103,7 @@ class Transport(trio.abc.HalfCloseableStream):
     def __init__(self, local: Address | None, peer: Address | None, tls: TLSInfo | None = None) -> None:
         self._local = local
         self._peer = peer
+        self._hop: tuple[Address, Address] | None = None  # where others stand in for it
         self.tls = tls
 
     @property
@@ -118,7 +119,7 @@ class Transport(trio.abc.HalfCloseableStream):
     @property
     def hop(self) -> tuple[Address, Address]:
         """This end and the other one as the network sees them, whatever a proxy has told."""
-        return self.local, self.peer
+        return self._hop or (self.local, self.peer)
 
     def undelivered(self) -> int:
         """How many bytes the peer's side has not confirmed yet, as far as the system tells; else 0."""
@@ -129,6 +130,7 @@ class Transport(trio.abc.HalfCloseableStream):
 
     def stand_in(self, local: Address, peer: Address) -> None:
         """From now on these are the ends: a trusted proxy has told."""
+        self._hop = self.hop
         self._local = local
         self._peer = peer
 

@@ -3,13 +3,15 @@
 `os.sendfile` on a non-blocking socket still blocks on a page that is not in memory. So a file goes out window by
 window; before each, a byte in every MiB of it and its last one are read with `RWF_NOWAIT`, which fails instead of
 waiting. (One byte would prove one page; read-ahead loads megabytes as a whole, so this is good evidence.) Where a page
-is missing, or the file system cannot say (tmpfs, network file systems, other platforms), a thread reads the next MiB
-first, and that is sent.
+is missing, or the file system cannot say (network file systems, other platforms), a thread reads the next MiB first,
+and that is sent. A tmpfs cannot say either, but has no disk, unless there is swap.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+from functools import cache
 from typing import BinaryIO
 
 PIECE = 1 << 20
@@ -29,7 +31,21 @@ def is_cached(file: BinaryIO, offset: int, count: int) -> bool:
     last = offset + count - 1
     try:
         return all(os.preadv(file.fileno(), byte, at, _NOWAIT) == 1 for at in (*range(offset, last, PIECE), last))
-    except OSError:  # EAGAIN: not in memory; EOPNOTSUPP: no such question here
+    except OSError as exc:  # EAGAIN: not in memory; EOPNOTSUPP: no such question here
+        return exc.errno == errno.EOPNOTSUPP and _is_memory(os.fstat(file.fileno()).st_dev)
+
+
+@cache
+def _is_memory(device: int) -> bool:
+    """Whether the file system with this number (`st_dev`) is a tmpfs that cannot be swapped out."""
+    try:
+        with open("/proc/swaps", "rb") as swaps:
+            if len(swaps.readlines()) > 1:
+                return False
+        with open("/proc/self/mountinfo", "rb") as mounts:
+            number = b"%d:%d" % (os.major(device), os.minor(device))
+            return any(fields[2] == number and b" - tmpfs " in line for line in mounts if (fields := line.split()))
+    except OSError:
         return False
 
 
@@ -42,8 +58,10 @@ def read_now(file: BinaryIO, offset: int, count: int) -> bytes | None:
     data = bytearray(count)
     try:
         done = os.preadv(file.fileno(), [data], offset, _NOWAIT)
-    except OSError:  # as above
-        return None
+    except OSError as exc:  # as above
+        if exc.errno != errno.EOPNOTSUPP or not _is_memory(os.fstat(file.fileno()).st_dev):
+            return None
+        done = os.preadv(file.fileno(), [data], offset)
     return bytes(data) if done == count else None
 
 

@@ -8,7 +8,7 @@ import secrets
 import socket
 import stat
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from asyncnet.errors import ConfigurationError
 from asyncnet.limits import Limits
 from asyncnet.transports.address import Address
 from asyncnet.transports.authority import percent_encode
-from asyncnet.transports.base import Listener, Transport
+from asyncnet.transports.base import Listener
 from asyncnet.transports.socket import SocketTransport, address_of, local_address, peer_uid, prepare
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class SocketListener(Listener):
     async def wait(self) -> None:
         await trio.lowlevel.wait_readable(self._descriptor)
 
-    def accept_now(self) -> Transport | None:
+    def accept_now(self) -> SocketTransport | None:
         try:
             sock, name = self._socket.accept()
         except BlockingIOError:
@@ -102,13 +102,17 @@ class SocketListener(Listener):
             return None
 
     async def aclose(self) -> None:
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    def close(self) -> None:
+        """`aclose`, without a checkpoint."""
         if self._descriptor != -1:
             descriptor, self._descriptor = self._descriptor, -1
             trio.lowlevel.notify_closing(descriptor)
             self._socket.close()
             if self._unlink is not None and _identity(self._unlink[0]) == self._unlink[1]:
                 self._unlink[0].unlink(missing_ok=True)
-        await trio.lowlevel.checkpoint()
 
 
 def _name(address: Address) -> str:
@@ -215,20 +219,30 @@ BESIDE_BACKLOG = 16
 def listen_at(local: Address, ports: Sequence[int] = ()) -> SocketListener:
     """Listen on the address of `local`, on a free port among `ports`, or on any: for one connection that is awaited.
 
-    The ports are tried from a random place on: whoever wants to come first has to guess. At once, without a name to
-    look up. Raises OSError, with EADDRINUSE if none is free, and EAFNOSUPPORT where `local` is not of TCP.
+    Which one is random: whoever wants to come first has to guess. At once, without a name to look up. Raises OSError,
+    with EADDRINUSE if none is free, and EAFNOSUPPORT where `local` is not of TCP.
     """
     if local.host is None:
         raise OSError(errno.EAFNOSUPPORT, "there is no network here")
     family = socket.AF_INET6 if ":" in local.host else socket.AF_INET
-    start = secrets.randbelow(len(ports)) if ports else 0
-    for port in (*ports[start:], *ports[:start]) or (0,):
+    for port in _in_random_order(ports) if ports else _any_port():
         try:
             return _bind(family, local.socket_name(port), reuse_port=False, backlog=BESIDE_BACKLOG)
         except OSError as exc:
             if exc.errno != errno.EADDRINUSE:
                 raise
     raise OSError(errno.EADDRINUSE, "all ports are in use")
+
+
+def _in_random_order(ports: Sequence[int]) -> Iterator[int]:
+    start = secrets.randbelow(len(ports))
+    return (ports[(start + step) % len(ports)] for step in range(len(ports)))
+
+
+def _any_port() -> Iterator[int]:
+    """Some dynamic ports (RFC 6335 section 6), then the kernel's choice, which takes long after many connections."""
+    yield from (49152 + secrets.randbelow(16384) for _ in range(20))
+    yield 0
 
 
 def _why_not(exc: OSError, host: str, port: int) -> str:

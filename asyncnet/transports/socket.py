@@ -91,10 +91,6 @@ class DescriptorTransport(Transport):
             self._peer = peer_address(self._socket)
         return self._peer
 
-    @property
-    def hop(self) -> tuple[Address, Address]:
-        return local_address(self._socket), peer_address(self._socket)
-
     def undelivered(self) -> int:
         if self._descriptor == -1 or not sys.platform.startswith("linux"):
             return 0
@@ -229,6 +225,10 @@ class DescriptorTransport(Transport):
             raise trio.BrokenResourceError(f"the connection broke: {os.strerror(error)}")
 
     async def abort(self) -> None:
+        self.drop()
+
+    def drop(self) -> None:
+        """`abort`, for those who cannot wait even for nothing."""
         if self._descriptor != -1:
             reset_on_close(self._socket)
         self._close()

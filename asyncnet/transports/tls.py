@@ -64,6 +64,7 @@ class TLSTransport(DescriptorTransport):
 
     def __init__(self, beneath: SocketTransport, sock: ssl.SSLSocket) -> None:
         super().__init__(sock, beneath._local, beneath._peer)
+        self._hop = beneath._hop
         self._wants_to_write = False  # what the last read waits for
         self._may_hold = True  # OpenSSL may have more than the last receive has asked for
 
