@@ -13,11 +13,15 @@ relative to the folder it was found in. What a name means is settled by what was
 - *Symlinks* are read and walked by hand. A relative target goes on where the link is, and its `..` stop at the root;
   an absolute one must begin with the root's own path. What leads out is refused; after 40 links so is the rest.
 - *Bytes that are no UTF-8* come as surrogates (PEP 383) and reach the file system as the bytes they were.
+- *The last component* is followed like the others where what it leads to is meant (opening, listing), and never where
+  the name itself is (`follow_last=False`: removing, renaming).
 - *What is not a file.* Opening a pipe would wait for its other end, opening a device may do anything: files are
   opened without waiting, and whatever turns out not to be a regular file is refused.
 
 Without such an `open` (Windows) the real path is computed and compared with the root's. That leaves the race above to
 whoever can change the folder from inside, and is the best there is.
+
+What changes files is in `asyncnet.beneath_changes`, by the same walk.
 
 Everything here may wait for a disk: call it in a thread. The exception is `open_now`, which opens what the kernel can
 open at once (`asyncnet.openat2`, Linux), by the same rules, and leaves the rest to `open` in a thread: whatever would
@@ -35,6 +39,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from types import TracebackType
 
 from asyncnet.errors import ConfigurationError
 from asyncnet.openat2 import open_cached_below
@@ -49,6 +54,7 @@ _HAS_DIR_FD = {os.open, os.stat, os.readlink} <= os.supports_dir_fd and os.scand
 _FOLDER = os.O_RDONLY | getattr(os, "O_PATH", 0) | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_LISTED = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _NO_FOLLOW
 
 
 class OutsideRoot(PermissionError):
@@ -84,6 +90,11 @@ class Beneath:
         if not os.path.isdir(self.root):
             raise ConfigurationError(f"not a folder: {os.fspath(root)}")
         self._open_cached = open_cached_below(self.root, follow=follow)
+
+    @property
+    def opens_now(self) -> bool:
+        """Whether `open_now` may ever succeed: the file system is one whose open and close ask nobody."""
+        return self._open_cached is not None
 
     def stat(self, names: Sequence[str]) -> os.stat_result:
         """What the name stands for, symlinks followed."""
@@ -134,8 +145,12 @@ class Beneath:
 
         What vanishes meanwhile, what could not be named here, and symlinks that lead nowhere or out are left out.
         """
-        with self._locate(names) as (folder, name), _opened_folder(name, folder) as opened, os.scandir(opened) as found:
-            return list(islice((entry for item in found if (entry := self._entry(names, item))), limit))
+        with self.open_scan(names) as found:
+            return found.take(limit)
+
+    def open_scan(self, names: Sequence[str]) -> Scan:
+        """The same for folders of any size: a context manager that reads the folder piece by piece."""
+        return Scan(self, names)
 
     def _entry(self, names: Sequence[str], item: os.DirEntry[str]) -> Entry | None:
         try:
@@ -147,26 +162,30 @@ class Beneath:
             return None
 
     @contextmanager
-    def _locate(self, names: Sequence[str]) -> Iterator[tuple[int | None, str]]:
-        """The folder that the name is in, as a descriptor, and its last component there, which is no symlink.
+    def _locate(self, names: Sequence[str], *, follow_last: bool = True) -> Iterator[tuple[int | None, str]]:
+        """The folder that the name is in, as a descriptor, and its last component there.
 
-        It need not exist. Where there are no such descriptors: None and the whole real path.
+        That is no symlink unless `follow_last` is false, and need not exist. Where there are no such descriptors: None
+        and the whole real path.
         """
         for name in names:
             check_name(name)
         if not _HAS_DIR_FD:
-            yield None, self._real_path(names)
+            yield None, self._real_path(names, follow_last=follow_last)
             return
         folders = [os.open(self.root, _FOLDER)]
         try:
-            last = self._walk(names, folders)
+            last = self._walk(names, folders, follow_last=follow_last)
             yield folders[-1], last
         finally:
             for folder in folders:
                 os.close(folder)
 
-    def _walk(self, names: Sequence[str], folders: list[int]) -> str:
-        """Open folder after folder; `folders` is the way from the root to where the walk has come."""
+    def _walk(self, names: Sequence[str], folders: list[int], *, follow_last: bool) -> str:
+        """Open folder after folder; `folders` is the way from the root to where the walk has come.
+
+        The caller's last name is the undermost in `ahead`: what links put there lies above it.
+        """
         ahead = list(reversed(names))
         links = 0
         while ahead:
@@ -178,7 +197,7 @@ class Beneath:
                     raise OutsideRoot("/".join(names))
                 os.close(folders.pop())
                 continue
-            target = _link_target(name, folders[-1])
+            target = _link_target(name, folders[-1]) if ahead or follow_last else None
             if target is None:
                 if not ahead:
                     return name
@@ -202,7 +221,9 @@ class Beneath:
             raise OutsideRoot(target)
         return target[len(root) :]
 
-    def _real_path(self, names: Sequence[str]) -> str:
+    def _real_path(self, names: Sequence[str], *, follow_last: bool) -> str:
+        if names and not follow_last:
+            return os.path.join(self._real_path(names[:-1], follow_last=True), names[-1])
         plain = os.path.join(self.root, *names)
         real = os.path.realpath(plain)
         try:
@@ -212,6 +233,44 @@ class Beneath:
         if not is_below or (real != plain and not self.follow):
             raise OutsideRoot("/".join(names))
         return real
+
+
+class Scan:
+    """A folder that is read piece by piece, so that one of any size takes no memory. Made by `Beneath.open_scan`.
+
+    A context manager, open from the beginning. For one thread at a time, not always the same.
+    """
+
+    def __init__(self, beneath: Beneath, names: Sequence[str]) -> None:
+        with beneath._locate(names) as (folder, name):
+            # Entries are looked at relative to this descriptor, so that it stays open as long as they come.
+            self._descriptor = None if folder is None else os.open(name, _LISTED, dir_fd=folder)
+            try:
+                self._found = os.scandir(name if self._descriptor is None else self._descriptor)
+            except BaseException:
+                if self._descriptor is not None:
+                    os.close(self._descriptor)
+                raise
+        self._entries = (entry for item in self._found if (entry := beneath._entry(names, item)))
+
+    def take(self, count: int | None) -> list[Entry]:
+        """The next `count` entries, or all that are left; fewer only at the folder's end."""
+        return list(islice(self._entries, count))
+
+    def close(self) -> None:
+        """Nothing more is taken."""
+        self._found.close()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> Scan:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def _regular(file: io.FileIO, name: str) -> tuple[io.FileIO, os.stat_result]:
@@ -254,16 +313,3 @@ def _link_target(name: str, folder: int) -> str | None:
         if error.errno in (errno.EINVAL, errno.ENOENT):
             return None
         raise
-
-
-@contextmanager
-def _opened_folder(name: str, folder: int | None) -> Iterator[int | str]:
-    """What `scandir` takes: a descriptor, where it takes one."""
-    if folder is None:
-        yield name
-        return
-    opened = os.open(name, os.O_RDONLY | os.O_DIRECTORY | _NO_FOLLOW, dir_fd=folder)
-    try:
-        yield opened
-    finally:
-        os.close(opened)

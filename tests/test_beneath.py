@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from asyncnet import beneath, openat2
 from asyncnet.beneath import MAX_LINKS, Beneath, OutsideRoot
+from asyncnet.beneath_changes import WritableBeneath
 from asyncnet.errors import ConfigurationError
 
 
@@ -194,10 +195,255 @@ class TestScanning:
     def test_no_more_is_read_than_asked_for(self, tree: Path) -> None:
         assert len(Beneath(tree).scan([], limit=1)) == 1
 
+    def test_a_folder_is_read_piece_by_piece(self, tree: Path) -> None:
+        for number in range(25):
+            (tree / "folder" / "deep" / str(number)).touch()
+        with Beneath(tree).open_scan(["folder", "deep"]) as found:
+            pieces = [found.take(10) for _ in range(4)]
+        assert [len(piece) for piece in pieces] == [10, 10, 5, 0]
+        assert {entry.name for piece in pieces for entry in piece} == {str(number) for number in range(25)}
+
+    def test_a_folder_that_is_swapped_while_it_is_read_is_read_on(self, tree: Path) -> None:
+        for number in range(25):
+            (tree / "folder" / "deep" / str(number)).touch()
+        with Beneath(tree).open_scan(["folder", "deep"]) as found:
+            names = [entry.name for entry in found.take(1)]
+            (tree / "folder" / "deep").rename(tree / "gone")
+            (tree / "folder" / "deep").symlink_to("../../secret")
+            names += [entry.name for entry in found.take(None)]
+        assert "key" not in names
+
+    def test_closing_twice_harms_nobody(self, tree: Path) -> None:
+        found = Beneath(tree).open_scan([])
+        found.close()
+        found.close()
+
     def test_sizes_are_those_of_the_files(self, tree: Path) -> None:
         (tree / "link").symlink_to("file.txt")
         sizes = {entry.name: entry.stat.st_size for entry in Beneath(tree).scan([]) if not entry.is_folder}
         assert sizes == {"file.txt": 4, "link": 4}
+
+
+@pytest.mark.usefixtures("way")
+class TestChanges:
+    """`WritableBeneath`: removing and renaming mean the name, times and permissions what it leads to."""
+
+    def secret(self, tree: Path) -> object:
+        """All that is outside, for comparing."""
+        outside = tree.parent / "secret"
+        status = (outside / "key").stat()
+        return sorted(os.listdir(outside)), (outside / "key").read_text(), status.st_mtime, status.st_mode
+
+    def test_folders_are_made_and_removed(self, tree: Path) -> None:
+        beneath = WritableBeneath(tree)
+        beneath.mkdir(["folder", "new"])
+        assert (tree / "folder" / "new").is_dir()
+        beneath.rmdir(["folder", "new"])
+        assert not (tree / "folder" / "new").exists()
+        for names in (["folder"], ["file.txt"], []):
+            with pytest.raises(FileExistsError):
+                beneath.mkdir(names)
+        with pytest.raises(OSError, match="not empty"):
+            beneath.rmdir(["folder"])
+
+    def test_the_root_stays(self, tree: Path) -> None:
+        beneath = WritableBeneath(tree)
+        for change in (
+            lambda: beneath.rmdir([]),
+            lambda: beneath.rename([], ["x"]),
+            lambda: beneath.rename(["folder"], []),
+        ):
+            with pytest.raises(PermissionError):
+                change()
+        with beneath.place([], follow_last=False) as place, pytest.raises(IsADirectoryError):
+            place.unlink()
+
+    def test_a_link_is_removed_and_not_what_it_leads_to(self, tree: Path) -> None:
+        before = self.secret(tree)
+        beneath = WritableBeneath(tree)
+        for target in ("file.txt", "folder", "../secret/key", "../secret", "missing", "link"):
+            (tree / "link").symlink_to(target)
+            with pytest.raises(NotADirectoryError):
+                beneath.rmdir(["link"])
+            with beneath.place(["link"], follow_last=False) as place:
+                place.unlink()
+            assert not (tree / "link").is_symlink()
+        assert (tree / "file.txt").exists()
+        assert (tree / "folder").exists()
+        assert self.secret(tree) == before
+
+    def test_a_link_is_renamed_and_not_what_it_leads_to(self, tree: Path) -> None:
+        for target in ("file.txt", "folder", "../secret/key", "missing"):
+            (tree / "link").symlink_to(target)
+            WritableBeneath(tree).rename(["link"], ["renamed"])
+            assert os.readlink(tree / "renamed") == target
+            (tree / "renamed").unlink()
+
+    def test_a_file_takes_the_place_of_a_link_but_not_of_one_to_a_folder_or_out(self, tree: Path) -> None:
+        before = self.secret(tree)
+        beneath = WritableBeneath(tree)
+        for target in ("folder/inner.txt", "missing"):
+            (tree / "link").symlink_to(target)
+            (tree / "new").write_text("new")
+            beneath.rename(["new"], ["link"])
+            assert (tree / "link").read_text() == "new"
+            (tree / "link").unlink()
+        assert (tree / "folder" / "inner.txt").read_text() == "inner"
+        for target, error in (
+            ("folder", IsADirectoryError),
+            ("../secret/key", OutsideRoot),
+            ("../secret", OutsideRoot),
+        ):
+            (tree / "link").symlink_to(target)
+            with pytest.raises(error):
+                beneath.rename(["file.txt"], ["link"])
+            (tree / "link").unlink()
+        assert self.secret(tree) == before
+
+    def test_a_folder_takes_nobodys_place(self, tree: Path) -> None:
+        (tree / "empty").mkdir()
+        (tree / "dangling").symlink_to("missing")
+        for target in ("empty", "file.txt", "dangling", "folder"):
+            with pytest.raises(FileExistsError):
+                WritableBeneath(tree).rename(["folder"], [target])
+        WritableBeneath(tree).rename(["folder"], ["empty", "moved"])
+        assert read(tree, "empty", "moved", "inner.txt") == "inner"
+
+    def test_times_and_permissions_are_those_of_what_a_link_leads_to(self, tree: Path) -> None:
+        (tree / "link").symlink_to("file.txt")
+        (tree / "short").symlink_to("folder")
+        beneath = WritableBeneath(tree)
+        for link, target in (("link", "file.txt"), ("short", "folder")):
+            beneath.utime([link], 1_000_000_000.5)
+            beneath.chmod([link], 0o700)
+            status = (tree / target).stat()
+            assert (status.st_mtime, status.st_mode & 0o777) == (1_000_000_000.5, 0o700)
+
+    @pytest.mark.parametrize("modified", [float("inf"), float("nan"), 1e300])
+    def test_a_time_that_no_file_can_have_is_refused(self, tree: Path, modified: float) -> None:
+        with pytest.raises(OSError, match="no time"):
+            WritableBeneath(tree).utime(["file.txt"], modified)
+
+    def test_without_proc_permissions_are_set_by_a_descriptor(
+        self, tree: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(os.path, "isdir", lambda path: False)
+        beneath = WritableBeneath.__new__(WritableBeneath)
+        beneath.root, beneath.follow = str(tree), True
+        beneath.chmod(["file.txt"], 0o600)
+        beneath.chmod(["folder"], 0o700)
+        assert (tree / "file.txt").stat().st_mode & 0o777 == 0o600
+        assert (tree / "folder").stat().st_mode & 0o777 == 0o700
+
+    def test_the_permissions_of_a_pipe_are_not_touched(self, tree: Path) -> None:
+        os.mkfifo(tree / "pipe", 0o600)
+        with pytest.raises(OutsideRoot):
+            WritableBeneath(tree).chmod(["pipe"], 0o777)
+        assert (tree / "pipe").stat().st_mode & 0o777 == 0o600
+
+    @pytest.mark.parametrize("where", [["out"], ["out", "key"], ["folder", "out", "key"], ["key"], ["absolute"]])
+    def test_nothing_outside_is_changed_through_a_link(self, tree: Path, where: list[str]) -> None:
+        (tree / "out").symlink_to("../secret")
+        (tree / "folder" / "out").symlink_to("../../secret")
+        (tree / "key").symlink_to("../secret/key")
+        (tree / "absolute").symlink_to(tree.parent / "secret" / "key")
+        before = self.secret(tree)
+        beneath = WritableBeneath(tree)
+        for change in (
+            lambda: beneath.utime(where, 0),
+            lambda: beneath.chmod(where, 0o777),
+            lambda: beneath.mkdir([*where, "new"]),
+            lambda: beneath.rmdir([*where, "new"]),
+            lambda: beneath.rename(["file.txt"], [*where, "new"]),
+            lambda: beneath.rename([*where, "key"], ["stolen"]),
+            lambda: beneath.hold(where),
+            lambda: beneath.all_names([*where, "x"]).__enter__(),
+        ):
+            with pytest.raises(OutsideRoot):
+                change()
+        assert self.secret(tree) == before
+
+    @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../secret/key", "a\\b", "x\0", "a" * 256])
+    def test_no_change_is_made_by_a_name_that_could_lead_elsewhere(self, tree: Path, name: str) -> None:
+        beneath = WritableBeneath(tree)
+        for names in ([name], ["folder", name], [name, "x"]):
+            for change in (
+                lambda names: beneath.mkdir(names),
+                lambda names: beneath.rmdir(names),
+                lambda names: beneath.rename(names, ["x"]),
+                lambda names: beneath.rename(["file.txt"], names),
+                lambda names: beneath.utime(names, 0),
+                lambda names: beneath.chmod(names, 0o777),
+                lambda names: beneath.hold(names),
+            ):
+                with pytest.raises(OutsideRoot):
+                    change(names)
+
+    def test_a_held_place_is_still_the_folder_when_its_name_has_become_another(self, tree: Path) -> None:
+        if not beneath._HAS_DIR_FD:
+            return  # a path leads wherever it leads: see the module's docstring
+        place = WritableBeneath(tree).hold(["folder", "new"])
+        (tree / "folder").rename(tree / "gone")
+        (tree / "folder").symlink_to("../secret")
+        os.close(place.create())
+        os.close(place.beside("other").create())
+        place.beside("other").rename_to(place.beside("third"))
+        place.sync_folder()
+        place.close()
+        assert {"new", "third"} < set(os.listdir(tree / "gone"))
+        assert os.listdir(tree.parent / "secret") == ["key"]
+
+    def test_all_names_are_also_those_that_cannot_be_reached(self, tree: Path) -> None:
+        (tree / "folder" / "out").symlink_to("../../secret")
+        (tree / "folder" / "nowhere").symlink_to("missing")
+        with WritableBeneath(tree).all_names(["folder"]) as names:
+            assert set(names) == {"deep", "inner.txt", "out", "nowhere"}
+
+
+@pytest.mark.parametrize("method", ["utime", "chmod", "mkdir", "rename from", "rename to"])
+@pytest.mark.parametrize("name", ["folder", "inner.txt"])
+def test_no_change_goes_through_what_was_swapped_for_a_link(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, method: str, name: str
+) -> None:
+    outside = tree.parent / "secret"
+    (outside / "inner.txt").write_text("secret")
+    os.utime(outside / "inner.txt", (5, 5))
+    (outside / "inner.txt").chmod(0o600)
+    swapped = tree / "folder" if name == "folder" else tree / "folder" / "inner.txt"
+
+    def swap(real: Callable[..., object]) -> Callable[..., object]:
+        """`real`, before whose use of the name somebody swaps it."""
+
+        def call(path: str, *args: object, **others: object) -> object:
+            if name in (path, *args) and not swapped.is_symlink():
+                monkeypatch.undo()
+                swapped.rename(tree / "gone")
+                swapped.symlink_to("../secret" if name == "folder" else "../../secret/inner.txt")
+            return real(path, *args, **others)
+
+        return call
+
+    for function in ("open", "mkdir", "replace", "utime", "chmod"):
+        monkeypatch.setattr(os, function, swap(getattr(os, function)))
+    beneath = WritableBeneath(tree)
+    try:
+        if method == "utime":
+            beneath.utime(["folder", "inner.txt"], 0)
+        elif method == "chmod":
+            beneath.chmod(["folder", "inner.txt"], 0o777)
+        elif method == "mkdir":
+            beneath.mkdir(["folder", "new"])
+        elif method == "rename from":
+            beneath.rename(["folder", "inner.txt"], ["stolen"])
+        else:
+            beneath.rename(["file.txt"], ["folder", "inner.txt"])
+    except OSError:
+        pass
+    assert (tree / "gone").exists() or (method, name) == ("mkdir", "inner.txt")
+    assert sorted(os.listdir(outside)) == ["inner.txt", "key"]
+    status = (outside / "inner.txt").stat()
+    assert (status.st_mtime, status.st_mode & 0o777, status.st_size) == (5, 0o600, 6)
+    assert not (tree / "stolen").exists() or (tree / "stolen").is_symlink() or (tree / "stolen").read_text() == "inner"
 
 
 NAMES = ["folder", "file.txt", "inner.txt", "link", "short", "out", "key", "nowhere", "a", "absolute", "etc", "pipe"]
