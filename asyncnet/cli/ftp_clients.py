@@ -12,11 +12,13 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
+
+import trio
 
 from asyncnet.endpoints import Endpoint, Scheme
 from asyncnet.errors import ConfigurationError
-from asyncnet.ftp.client import FTPClient
+from asyncnet.ftp.client import FTPClient, ServiceClosing
 from asyncnet.ftp.url import FTPURL
 from asyncnet.printable import printable
 from asyncnet.transports.certificates import client_context
@@ -57,7 +59,7 @@ class FTPClients:
         self._way = way
         self._tls: ssl.SSLContext | None = None
         self._logins: dict[FTPURL, Login] = {}
-        self._idle: dict[FTPURL, list[tuple[FTPClient, AsyncExitStack]]] = {}
+        self._servers: dict[FTPURL, _Server] = {}
 
     def prepare(self, url: FTPURL) -> None:
         """Find out who logs in there. Raises ConfigurationError if nobody knows."""
@@ -83,26 +85,58 @@ class FTPClients:
 
     @asynccontextmanager
     async def borrow(self, url: FTPURL) -> AsyncIterator[FTPClient]:
-        """A connection, logged in, which the next one gets who goes to the same server."""
-        idle = self._idle.setdefault(_server(url), [])
-        while idle:
-            client, stack = idle.pop()
-            if not client.is_closed:
+        """A connection, logged in, which the next one gets who goes to the same server.
+
+        Where the server lets no more of them in, it waits for one of those that are lent out.
+        """
+        server = self._servers.setdefault(_server(url), _Server())
+        while True:
+            try:
+                client, stack = await server.take_idle() or await self._open(url)
                 break
-            await stack.aclose()
-        else:
-            stack = AsyncExitStack()
-            client = await stack.enter_async_context(self.connect(url))
+            except ServiceClosing:
+                if not server.lent:
+                    raise
+                await server.waiting.park()
+        server.lent += 1
         try:
             yield client
         finally:
-            idle.append((client, stack))
+            server.lent -= 1
+            server.idle.append((client, stack))
+            server.waiting.unpark()
+
+    async def _open(self, url: FTPURL) -> _Open:
+        stack = AsyncExitStack()
+        return await stack.enter_async_context(self.connect(url)), stack
 
     async def aclose(self) -> None:
         """Say goodbye on all connections."""
-        for idle in self._idle.values():
-            while idle:
-                await idle.pop()[1].aclose()
+        for server in self._servers.values():
+            while server.idle:
+                await server.idle.pop()[1].aclose()
+
+
+_Open: TypeAlias = tuple[FTPClient, AsyncExitStack]
+"""A connection, and what closes it."""
+
+
+@dataclass(slots=True)
+class _Server:
+    """The connections to one server."""
+
+    idle: list[_Open] = field(default_factory=list)
+    lent: int = 0
+    waiting: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
+
+    async def take_idle(self) -> _Open | None:
+        """One that is open and of use, if there is any."""
+        while self.idle:
+            client, stack = self.idle.pop()
+            if not client.is_closed:
+                return client, stack
+            await stack.aclose()
+        return None
 
 
 def _server(url: FTPURL) -> FTPURL:

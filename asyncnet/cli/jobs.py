@@ -78,7 +78,8 @@ async def move_all(jobs: Sequence[Job], at_once: int, screen: Display) -> int:
     async def work() -> None:
         nonlocal failures
         for job in queue:
-            failures += not await _move_one(job, screen)
+            is_moved = await _move_one(job, screen)
+            failures += not is_moved
 
     async with trio.open_nursery() as nursery:
         for _ in range(min(at_once, len(jobs))):

@@ -14,7 +14,7 @@ _EPILOG = """\
 A line for each file: kind and permissions, bytes, when it was changed, name; - for what the server does not tell. Times
 are UTC, folders have a slash behind their name, and characters that are not printable are escaped. The order is the
 server's: lines are printed as they come.
-With ftps:// TLS begins at once, with ftpes:// when FTP's AUTH TLS was answered. User and password come from the URL, else
+With ftps:// TLS begins at once, with ftpes:// when AUTH TLS was answered. User and password come from the URL, else
 from ~/.netrc; a password that is missing is asked for.
 
 Exit status: 0 if all went well, 1 if not, 2 for wrong options, 130 after Ctrl-C, 143 after SIGTERM.

@@ -19,10 +19,10 @@ A URL that ends with a slash is a folder, which FILE is put into under its own n
 FILE gets there. What has the name already is replaced, by most servers as soon as the upload begins, by asyncnet's when
 it is whole. FILE may be -, standard input, for which the URL names a file.
 --continue asks how much of each file the server has, and sends the rest; a file that it has whole is left as it is.
-What is there and older than FILE is no part of it, and is sent anew. Nobody but --verify can know whether what was there
+What is older than FILE is no part of it, and is sent anew. Nobody but --verify can know whether what was there
 before is the same otherwise.
 With --mirror FILE is a folder, and the folder there becomes like it: what differs in size or time is sent.
-With ftps:// TLS begins at once, with ftpes:// when FTP's AUTH TLS was answered. User and password come from the URL, else
+With ftps:// TLS begins at once, with ftpes:// when AUTH TLS was answered. User and password come from the URL, else
 from ~/.netrc; a password that is missing is asked for.
 
 Exit status: 0 if all were put, 1 if one was not, 2 for wrong options, 130 after Ctrl-C, 143 after SIGTERM.

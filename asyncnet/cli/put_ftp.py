@@ -14,13 +14,17 @@ from asyncnet.cli.ftp_clients import FTPClients, Way
 from asyncnet.cli.mirroring import Tree, mirror_all
 from asyncnet.cli.progress import Display, Report, shown
 from asyncnet.cli.put import PutOptions
-from asyncnet.errors import ConfigurationError
+from asyncnet.errors import AsyncnetError, ConfigurationError
 from asyncnet.ftp.client import FTPClient, PermanentReplyError
 from asyncnet.ftp.mirror import mirror_up
 from asyncnet.ftp.url import FTPURL, parse_url
 
 _REFUSED = (550, 553)
 """What servers say when there is no such folder, among much else."""
+
+
+class UploadError(AsyncnetError):
+    """The server refuses the file: the message says what may help."""
 
 
 class FTPPutter:
@@ -64,9 +68,8 @@ class FTPPutter:
                 else:
                     await self._put_file(ftp, file, url, report)
             except PermanentReplyError as error:
-                hint = "is there such a folder? --mkdir makes it"
-                if error.code in _REFUSED and not self._options.make_folders:
-                    raise PermanentReplyError(error.reply, f"{error.command} ({hint})") from None
+                if error.code in _REFUSED and "/" in url.path and not self._options.make_folders:
+                    raise UploadError(f"{error}; --mkdir makes folders that are missing") from error
                 raise
         report.saved = shown(str(url))
 
