@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -275,16 +276,11 @@ class Commands:
                 await self._set_type("I")
                 await self._control.expect("OPTS", f"HASH {algorithm}")
                 reply = await self._control.expect("HASH", path)
-                _, _, rest = reply.text.partition(" ")  # 213 SHA-256 0-49 HEX NAME
-                digits = rest.split(" ")[1:2]
             elif (verb := _X_COMMANDS.get(algorithm, "")) in features:
                 reply = await self._control.expect(verb, path)
-                digits = reply.lines[-1 if len(reply.lines) == 1 else 1].split()[:1]
             else:
                 raise NotSupported(f"the server makes no hash by {algorithm}")
-        if not digits or not all(digit in "0123456789abcdefABCDEF" for digit in digits[0]):
-            raise RemoteProtocolError(f"no hash: {reply.text[:100]!a}")
-        return digits[0].lower().rjust(8, "0")
+        return _find_hash(reply.text, algorithm)
 
     async def best_hash(self) -> str:
         """The best algorithm that the server has for `hash`. Raises `NotSupported` where it has none."""
@@ -300,6 +296,20 @@ class Commands:
             self._type = ""
             await self._control.expect("TYPE", kind)
             self._type = kind
+
+
+_DIGITS = {"SHA-256": 64, "SHA-512": 128, "SHA-1": 40, "MD5": 32, "CRC32": 8}
+
+
+def _find_hash(text: str, algorithm: str) -> str:
+    """The hash in a reply, which has other words before it, and the file's name behind it."""
+    words = text.split()
+    found = [word for word in words if re.fullmatch(f"[0-9A-Fa-f]{{{_DIGITS[algorithm]}}}", word)]
+    if not found and algorithm == "CRC32":  # some leave zeros in front out
+        found = [word for word in words[-1:] if re.fullmatch("[0-9A-Fa-f]{1,8}", word)]
+    if not found:
+        raise RemoteProtocolError(f"no hash: {text[:100]!a}")
+    return found[0].lower().rjust(_DIGITS[algorithm], "0")
 
 
 def _hash_algorithms(features: Mapping[str, str]) -> set[str]:

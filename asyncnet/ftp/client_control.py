@@ -9,7 +9,8 @@ takes its reply, with no checkpoint between. What could go wrong, and why it doe
 
 - *A command whose caller was cancelled.* It leaves all the same, and its reply stays owed: `settle` reads it and drops
   it before the next command, so that no reply is taken for another's.
-- *A transfer that was broken off.* Its data connection was reset; the reply in which the server says so is owed too.
+- *A transfer that was broken off.* Its data connection was reset. Most servers say so in one reply, some in none
+  (pure-ftpd), and one to ABOR follows. So a PWD comes behind it: no other reply begins with 257.
 - *A NOOP in the middle of a transfer.* Servers answer it at once or behind the transfer's reply. `settle_transfer`
   knows the one from the other by their codes.
 - *A reply that nobody asked for* is dropped before the next command is sent; a 421 among them is heard.
@@ -19,6 +20,7 @@ takes its reply, with no checkpoint between. What could go wrong, and why it doe
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,6 +32,9 @@ from asyncnet.ftp.wire import MAX_LINE, format_command, strip_telnet
 from asyncnet.printable import printable
 from asyncnet.replies import Reply, ReplyParser
 from asyncnet.stream import Stream
+
+MAX_UNASKED = 256
+"""How many replies may stand before the one that is looked for behind a transfer that was broken off."""
 
 MAX_PRELIMINARY = 64
 """How many 1xx replies may stand before a final one."""
@@ -80,6 +85,18 @@ def error_for(reply: Reply, command: str) -> ReplyError:
     return kind(reply, command)
 
 
+class _Resync(enum.Enum):
+    """How far it is with finding the place in the replies behind a transfer that was broken off."""
+
+    NOT_NEEDED = 0
+    ABOR = 1
+    """ABOR is to be sent."""
+    ANSWER = 2
+    """It was; a final reply is to come, to it or to the transfer."""
+    PWD = 3
+    """PWD was sent; all replies before its own are dropped."""
+
+
 class Control:
     """A control connection. `timeout` in seconds is for each reply."""
 
@@ -89,7 +106,10 @@ class Control:
         self._parser = ReplyParser(every_line_coded=False)
         self._owed = 0
         self._noops = 0  # sent during the transfer that runs, and not answered yet
+        self._resync = _Resync.NOT_NEEDED
         self._busy = False
+        self.has_restart = False
+        """A REST was sent, and no transfer after it: servers keep it for the next one, whatever comes between."""
 
     @contextmanager
     def claim(self) -> Iterator[None]:
@@ -124,7 +144,12 @@ class Control:
         Its final reply is owed from then on: `settle_transfer`.
         """
         await self._send(verb, argument)
-        reply = await self.receive()
+        self.has_restart = False
+        try:
+            reply = await self.receive()
+        except BaseException:
+            self.abandon_transfer()
+            raise
         if reply.is_preliminary:
             return reply
         self._owed -= 1
@@ -142,13 +167,33 @@ class Control:
             self.stream.write(line)
         self._owed += 1
 
-    async def settle(self) -> None:
-        """Receive and drop the replies that are owed to nobody any more."""
-        self._owed += self._noops
+    def abandon_transfer(self) -> None:
+        """The transfer that has begun was broken off."""
+        self._owed -= 1
         self._noops = 0
+        self._resync = _Resync.ABOR
+
+    async def settle(self) -> Reply | None:
+        """Receive and drop what is owed to nobody any more; returns the first reply to what was broken off, if any."""
         while self._owed:
             await self.receive_final()
             self._owed -= 1
+        first: Reply | None = None
+        # Each step is taken together with what it sends or receives, so that a cancelled one is gone on with.
+        if self._resync is _Resync.ABOR:
+            self.stream.write(b"ABOR\r\n")
+            self._resync = _Resync.ANSWER
+        if self._resync is _Resync.ANSWER:
+            first = await self.receive_final()
+            self.stream.write(b"PWD\r\n")
+            self._resync = _Resync.PWD
+        for _ in range(MAX_UNASKED):
+            if self._resync is _Resync.NOT_NEEDED:
+                return first
+            if (await self.receive_final()).code == 257:
+                self._resync = _Resync.NOT_NEEDED
+        await self.abort()
+        raise RemoteProtocolError("the FTP server does not answer PWD behind a transfer that was broken off")
 
     async def settle_transfer(self) -> Reply:
         """The final reply of a transfer, whose data connection has ended. Those of NOOPs may come before or after."""

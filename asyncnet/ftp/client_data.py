@@ -176,12 +176,18 @@ async def transfer(
         raise LocalProtocolError(f"an offset is not negative: {offset}")
     opening = await open_way(control, rules)
     try:
-        if offset:
+        if offset or control.has_restart:
+            control.has_restart = True
             reply = await control.ask("REST", str(offset))
             if not reply.asks_for_more:
+                control.has_restart = False
                 raise error_for(reply, f"REST {offset}")
         reply = await control.begin_transfer(verb, argument)
-        stream = await opening.finish()
+        try:
+            stream = await opening.finish()
+        except BaseException:
+            control.abandon_transfer()
+            raise
     except BaseException:
         await opening.abort()
         raise
@@ -193,7 +199,7 @@ async def transfer(
         yield stream
     except BaseException as exc:
         is_ours = isinstance(exc, trio.BrokenResourceError) and ending.is_broken()
-        await stream.abort()
+        await ending.abandon()
         if is_ours and isinstance(exc, trio.BrokenResourceError):
             await ending.explain(exc)
         raise
@@ -212,20 +218,42 @@ class _Ending:
         self._command = command
         self._expected = expected
 
+    async def abandon(self) -> None:
+        """Reset the data connection. Does its work also when cancelled."""
+        self._control.abandon_transfer()
+        await self._stream.abort()
+
     async def of_sent(self) -> None:
         """End the data connection so that the server knows the whole, and hear what it says."""
         try:
             if not self._stream.is_closed:
                 await self._stream.deliver()
                 await self._stream.aclose()
-        except trio.BrokenResourceError as exc:
-            await self._stream.abort()
-            await self.explain(exc)
-            raise
-        except BaseException:
-            await self._stream.abort()
+        except BaseException as exc:
+            await self.abandon()
+            if isinstance(exc, trio.BrokenResourceError):
+                await self.explain(exc)
             raise
         await self._check_reply()
+
+    async def of_received(self) -> None:
+        """Check that this was the whole; whoever leaves before the end wants no more."""
+        stream = self._stream
+        try:
+            if stream.is_closed or not await self._has_ended():
+                await self.abandon()
+                return
+            await stream.aclose()
+        except BaseException as exc:
+            await self.abandon()
+            if isinstance(exc, trio.BrokenResourceError):
+                await self.explain(exc)
+            raise
+        await self._check_reply()
+        if self._expected is not None and stream.bytes_in < self._expected:
+            raise RemoteProtocolError(
+                f"{printable(self._command)}: {stream.bytes_in} bytes came, {self._expected} were announced"
+            )
 
     def is_broken(self) -> bool:
         """Whether it is the data connection that broke, and not another that its user has to do with."""
@@ -235,34 +263,13 @@ class _Ending:
             return True
 
     async def explain(self, exc: trio.BrokenResourceError) -> None:
-        """The data connection broke: if the server says why, raise that instead."""
+        """The data connection broke, and was abandoned: if the server says why, raise that instead."""
         try:
-            reply = await self._control.settle_transfer()
+            reply = await self._control.settle()
         except (RemoteProtocolError, ReplyError, trio.BrokenResourceError, TimeoutError) as second:
             raise exc from second
-        if not reply.is_success:
+        if reply is not None and not reply.is_success:
             raise error_for(reply, self._command) from exc
-
-    async def of_received(self) -> None:
-        """Check that this was the whole; whoever leaves before the end wants no more."""
-        stream = self._stream
-        try:
-            ended = not stream.is_closed and await self._has_ended()
-            await (stream.aclose() if ended else stream.abort())
-        except trio.BrokenResourceError as exc:
-            await stream.abort()
-            await self.explain(exc)
-            raise
-        except BaseException:
-            await stream.abort()
-            raise
-        if not ended:
-            return
-        await self._check_reply()
-        if self._expected is not None and stream.bytes_in < self._expected:
-            raise RemoteProtocolError(
-                f"{printable(self._command)}: {stream.bytes_in} bytes came, {self._expected} were announced"
-            )
 
     async def _has_ended(self) -> bool:
         """Whether the data is at its end, with nothing left to read."""
