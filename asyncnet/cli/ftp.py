@@ -14,7 +14,7 @@ from asyncnet.endpoints import parse
 from asyncnet.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from asyncnet.ftp import FTPHandler
+    from asyncnet.ftp.server import FTPHandler
     from asyncnet.transports.certificates import ServerTLS
 
 EPILOG = """\

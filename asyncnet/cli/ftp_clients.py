@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     import ssl
 
 
+TERMINAL = "/dev/tty"
+
+
 @dataclass(frozen=True, slots=True)
 class Login:
     """Who logs in; without a user it is anonymous."""
@@ -172,7 +175,7 @@ def _netrc_login(host: str) -> Login | None:
 def _ask(user: str, host: str) -> str:
     who = f"{printable(user)} at {host}"
     try:
-        with open("/dev/tty", "rb"):
+        with open(TERMINAL, "rb"):
             pass
     except OSError:
         raise ConfigurationError(

@@ -92,7 +92,7 @@ async def _move_one(job: Job, screen: Display) -> bool:
     report = screen.report(job.name)
     try:
         problem = await _problem(job, report)
-    except trio.Cancelled:
+    except (trio.Cancelled, KeyboardInterrupt):
         if report.is_resumable:
             screen.complain(job.what, f"interrupted{GO_ON}")
         raise

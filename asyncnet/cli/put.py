@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from dataclasses import dataclass
+from functools import partial
 
 from asyncnet.cli.jobs import Job, finish, move_all
 from asyncnet.cli.kinds import load
@@ -110,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
             Job(
                 printable(file),
                 "standard input" if file == "-" else os.path.basename(file),
-                lambda report, file=file, target=target: putter.put(file, target, report),  # type: ignore[misc]
+                partial(putter.put, file, target),
                 plain="ftp:// or ftpes://",
             )
             for file, target in zip(args.files, targets, strict=True)
