@@ -94,18 +94,21 @@ class FTPClients:
         """
         server = self._servers.setdefault(_server(url), _Server())
         while True:
+            server.busy += 1
             try:
                 client, stack = await server.take_idle() or await self._open(url)
                 break
-            except ServiceClosing:
-                if not server.lent:
+            except BaseException as error:
+                server.busy -= 1
+                server.waiting.unpark()
+                if not isinstance(error, ServiceClosing) or not (server.busy or server.idle):
                     raise
+            if not server.idle:
                 await server.waiting.park()
-        server.lent += 1
         try:
             yield client
         finally:
-            server.lent -= 1
+            server.busy -= 1
             server.idle.append((client, stack))
             server.waiting.unpark()
 
@@ -129,7 +132,8 @@ class _Server:
     """The connections to one server."""
 
     idle: list[_Open] = field(default_factory=list)
-    lent: int = 0
+    busy: int = 0
+    """How many are lent out, or on their way to the server."""
     waiting: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
 
     async def take_idle(self) -> _Open | None:
