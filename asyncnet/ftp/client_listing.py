@@ -15,6 +15,7 @@ from __future__ import annotations
 import calendar
 import datetime
 import enum
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -64,9 +65,12 @@ _find_control = re.compile(r"[\x00-\x1f\x7f-\x9f]").search
 def is_safe_name(name: str) -> bool:
     """Whether a name that a server chose can be a name in a folder here: no slash, no `..`, no control character.
 
-    Backslashes and colons are refused as well: on other systems they separate too. Surrogates pass (PEP 383).
+    On Windows no backslash and no colon either. Surrogates pass (PEP 383).
     """
-    return name not in ("", ".", "..") and not any(mark in name for mark in "/\\:") and _find_control(name) is None
+    return name not in ("", ".", "..") and not any(mark in name for mark in _SEPARATORS) and _find_control(name) is None
+
+
+_SEPARATORS = "/\\:" if os.name == "nt" else "/"
 
 
 # Facts: RFC 3659 section 7.2. entry = [ facts ] SP pathname; facts = 1*( fact ";" ); fact = name "=" value

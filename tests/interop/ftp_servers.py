@@ -123,6 +123,11 @@ def program(name: str, *, unpacked: bool) -> str:
     return found
 
 
+def hashed_password() -> str:
+    made = subprocess.run(["openssl", "passwd", "-6", PASSWORD], check=True, capture_output=True, text=True)
+    return made.stdout.strip()
+
+
 VSFTPD = """
 listen=YES
 background=NO
@@ -221,8 +226,7 @@ def proftpd(authority: trustme.CA) -> Iterator[Peer]:
     owner = pwd.getpwnam("daemon")
     with folder_for_all() as folder:
         write_certificate(authority, folder)
-        password = subprocess.run(["openssl", "passwd", "-6", PASSWORD], check=True, capture_output=True, text=True)
-        line = f"{USER}:{password.stdout.strip()}:{owner.pw_uid}:{owner.pw_gid}::{folder}/root:/bin/false\n"
+        line = f"{USER}:{hashed_password()}:{owner.pw_uid}:{owner.pw_gid}::{folder}/root:/bin/false\n"
         (folder / "users").write_text(line)
         (folder / "users").chmod(0o600)
         ports = free_ports(2)
@@ -238,13 +242,15 @@ def pure_ftpd(authority: trustme.CA) -> Iterator[Peer]:
     binary = program("pure-ftpd", unpacked=True)
     with folder_for_all() as folder:
         certificate = write_certificate(authority, folder)
-        pure_pw = [str(PEERS / "usr/bin/pure-pw"), "useradd", USER, "-f", str(folder / "passwd"), "-u", "daemon"]
-        pure_pw += ["-g", "daemon", "-d", str(folder / "root"), "-m", "-F", str(folder / "puredb")]
-        subprocess.run(pure_pw, check=True, input=f"{PASSWORD}\n{PASSWORD}\n", text=True, capture_output=True)
+        owner = pwd.getpwnam("daemon")
+        user = f"{USER}:{hashed_password()}:{owner.pw_uid}:{owner.pw_gid}::{folder}/root/./::::::::::::\n"
+        (folder / "passwd").write_text(user)
+        make = [str(PEERS / "usr/bin/pure-pw"), "mkdb", str(folder / "puredb"), "-f", str(folder / "passwd")]
+        subprocess.run(make, check=True, capture_output=True)
         ports = free_ports(2)
+        common = [binary, "-l", f"puredb:{folder}/puredb", "-E", "-A", "-H", "-u", "1", "-2", str(certificate)]
         commands = [
-            [binary, "-l", f"puredb:{folder}/puredb", "-E", "-A", "-H", "-u", "1", "-S", f"127.0.0.1,{port}"]
-            + ["-g", f"{folder}/{port}.pid", "-2", str(certificate), "-Y", level]
+            [*common, "-S", f"127.0.0.1,{port}", "-g", f"{folder}/{port}.pid", "-Y", level]
             for port, level in zip(ports, ("0", "3"), strict=True)
         ]
         with running(commands[0], ports[0], folder), running(commands[1], ports[1], folder):
