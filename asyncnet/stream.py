@@ -245,20 +245,21 @@ class Stream(ReceivingHalf):
                 pass
 
     async def deliver(self) -> None:
-        """Send what is queued, end this side, and return when the peer's side has confirmed all of it.
+        """Send what is queued and close, but return only when the peer's side has confirmed all of it.
 
         For connections that carry one thing and then end (FTP's data), so that whoever tells of it elsewhere knows
-        that it has arrived; `aclose` comes next. What the peer sends meanwhile is dropped. As far as the system knows
-        what was confirmed: Linux does, for plain sockets and TLS on them. Raises `trio.BrokenResourceError` if the
-        connection breaks before, or `timeouts.send` passes without progress.
+        that it has arrived. What the peer sends meanwhile is dropped. As far as the system knows what was confirmed:
+        Linux does, for plain sockets and TLS on them. A checkpoint only if it must wait.
+
+        Raises `trio.BrokenResourceError` if the connection breaks before, or `timeouts.send` passes without progress;
+        then, and when it is cancelled, it is not closed yet.
         """
         await self.flush()
         transport = self._transport
-        self._eof_sent = self._cannot_send = True
         if not isinstance(transport, DescriptorTransport):
-            if self.can_half_close:
-                await transport.send_eof()
+            await self.aclose()
             return
+        self._eof_sent = self._cannot_send = True
         transport.finish_sending()
         left, since, pause = transport.undelivered(), trio.current_time(), 0.001
         while left > 1:  # the end itself counts one, and may be confirmed late
@@ -272,6 +273,8 @@ class Stream(ReceivingHalf):
             elif trio.current_time() > since + self.timeouts.send:
                 raise trio.BrokenResourceError(f"the peer has read nothing for {self.timeouts.send:g} seconds")
         transport.check_unbroken()
+        self._shut()
+        transport.close_now()
 
     def take_urgent_inline(self) -> None:
         """Receive TCP's urgent data in its place among the others: for protocols on Telnet's ground."""

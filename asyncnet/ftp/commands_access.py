@@ -120,7 +120,10 @@ async def auth(control: Control, argument: str) -> Reply | None:
             logger.error("%s", exc)
             return Reply.of(431, "TLS is not available at the moment.")
     control.say(Reply.of(234, "TLS begins now."))
-    await stream.start_tls(tls, server_side=True)
+    try:
+        await stream.start_tls(tls, server_side=True)
+    except OSError as exc:
+        raise trio.BrokenResourceError(f"the TLS handshake failed: {exc}") from exc
     control.log_out()
     control.session = Session(secured=True)
     return None

@@ -29,6 +29,7 @@ from asyncnet.ftp.wire import (
     show,
 )
 from asyncnet.replies import Reply
+from asyncnet.sending import SMALL_FILE
 from asyncnet.stream import Stream
 
 # How
@@ -151,12 +152,11 @@ async def retrieve(control: Control, argument: str) -> Reply:
         async def send(data: Stream, transfer: Transfer) -> str:
             await send_content(data, download, offset, is_ascii=is_ascii, report=transfer.advance)
             await data.deliver()
-            await data.aclose()
             await _tell_moved(control, transfer, control.server.events.on_retrieved)
             return f"{transfer.moved} bytes were sent."
 
         opening = f"{'Lines' if is_ascii else 'Bytes'} of {_for_people(argument)} follow ({size - offset} bytes)."
-        return await control.run_transfer("RETR", path, opening, send)
+        return await control.run_transfer("RETR", path, opening, send, is_short=size - offset <= SMALL_FILE)
     finally:
         await download.aclose()
 
@@ -324,4 +324,6 @@ async def _send_listing(control: Control, verb: str, path: Path, batches: AsyncG
         return "That is all."
 
     async with aclosing(batches):
-        return await control.run_transfer(verb, path, f"The list of {_for_people(show(path))} follows.", send)
+        return await control.run_transfer(
+            verb, path, f"The list of {_for_people(show(path))} follows.", send, is_short=True
+        )

@@ -142,6 +142,7 @@ class Control:
                     if reply is not None:
                         self.say(reply)
                         self._count_errors(reply)
+                self.log_out()
                 await self.stream.linger()
         finally:
             self.log_out()
@@ -186,6 +187,8 @@ class Control:
         try:
             return await declaration.run(self, command.argument)
         except RemoteProtocolError as exc:
+            if self.stream.is_closed:
+                raise
             return Reply.of(501, f"{exc}.")
         except OSError as exc:
             return failure_reply(exc)
@@ -214,12 +217,18 @@ class Control:
     # Transfers
 
     async def run_transfer(
-        self, verb: str, path: Path, opening: str, move: Callable[[Stream, Transfer], Awaitable[str]]
+        self,
+        verb: str,
+        path: Path,
+        opening: str,
+        move: Callable[[Stream, Transfer], Awaitable[str]],
+        *,
+        is_short: bool = False,
     ) -> Reply:
         """Have `move` at work on a data connection while commands are heard, and return the last reply.
 
-        `opening` is what the 150 says. `move` returns the words of the 226; when it raises, the data connection is
-        reset.
+        `opening` is what the 150 says; where it `is_short` what is sent, both replies may leave together. `move` returns
+        the words of the 226; when it raises, the data connection is reset.
         """
         source, self.source = self.source, None
         if source is None:
@@ -232,7 +241,7 @@ class Control:
             self._hear_soon()
             with busy():
                 with transfer.scope:
-                    transfer.reply = await self._move(source, transfer, opening, move)
+                    transfer.reply = await self._move(source, transfer, opening, move, is_short)
                 if transfer.hearing is not None:
                     transfer.hearing.scope.cancel()
                     await transfer.hearing.is_over.wait()
@@ -261,10 +270,11 @@ class Control:
         transfer: Transfer,
         opening: str,
         move: Callable[[Stream, Transfer], Awaitable[str]],
+        is_short: bool,
     ) -> Reply:
         data: Stream | None = None
         try:
-            data = await self._open_data(source, opening)
+            data = await self._open_data(source, opening, is_short)
             return Reply.of(226, await move(data, transfer))
         except DataFailed as exc:
             return Reply.of(exc.code, exc.text)
@@ -284,11 +294,16 @@ class Control:
             if data is not None and not data.is_closed:
                 await data.abort()
 
-    async def _open_data(self, source: DataSource, opening: str) -> Stream:
+    async def _open_data(self, source: DataSource, opening: str, is_short: bool) -> Stream:
         """The data connection, in the clear or in TLS. Raises `DataFailed`."""
         timeout = self.server.ftp_timeouts.data_connection
+        data = source.ready()
+        if is_short and data is not None and not self.session.protected:
+            self.say(Reply.of(150, opening))  # if the end does not come soon, whoever hears commands sends it
+            if self.account is not None and self.account.bandwidth is not None:
+                self.account.bandwidth.dress(data)
+            return data
         with trio.move_on_after(timeout):
-            data = source.ready()
             # A client may connect, or begin TLS, only when it has seen this.
             await self.say_now(Reply.of(150, opening))
             try:

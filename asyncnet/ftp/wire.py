@@ -20,7 +20,7 @@ MAX_LINE = 8192
 """The longest line of the control connection, in bytes: a path of 4096, each byte of it doubled by Telnet at worst."""
 
 _IAC, _WILL, _DONT = 0xFF, 0xFB, 0xFE
-_match_command = re.compile(rb"([A-Za-z]{3,8})(?: (.*))?", re.DOTALL).fullmatch
+_match_command = re.compile(rb"([A-Za-z][A-Za-z0-9]{2,7})(?: (.*))?", re.DOTALL).fullmatch
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,16 +182,18 @@ class DescriptorTransport(Transport):
             return trio.ClosedResourceError("this connection was closed")
         return trio.BrokenResourceError(f"the connection broke: {exc.strerror or exc}")
 
-    def _close(self) -> None:
+    def close_now(self) -> None:
+        """Close, as `aclose` does, without a checkpoint and without a word."""
         if self._descriptor != -1:
-            self.wake()
+            if self.reader is not None:
+                self.wake()
             self._unwatch()
             descriptor, self._descriptor = self._descriptor, -1
             notify_closing(descriptor)
             self._socket.close()
 
     async def aclose(self) -> None:
-        self._close()
+        self.close_now()
         await checkpoint()
 
     def finish_sending(self) -> None:
@@ -231,7 +233,7 @@ class DescriptorTransport(Transport):
         """`abort`, for those who cannot wait even for nothing."""
         if self._descriptor != -1:
             reset_on_close(self._socket)
-        self._close()
+        self.close_now()
 
 
 class SocketTransport(DescriptorTransport):

@@ -1,0 +1,392 @@
+"""What `FTPHandler` withstands: hostile commands, paths, data connections and peers, and a storage that fails."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from asyncnet.auth.guard import LoginGuard
+from asyncnet.endpoints import connect
+from asyncnet.ftp.limits import FTPLimits
+from asyncnet.ftp.local_files import LocalFiles
+from asyncnet.ftp.memory_files import MemoryFiles
+from asyncnet.ftp.server import FTPHandler
+from tests.ftp.peer import Peer, connected, logged_in, served
+from tests.ftp.test_server import Users
+
+
+class TestLines:
+    async def test_a_line_of_a_megabyte_is_refused_and_the_session_goes_on(self) -> None:
+        async with logged_in() as peer:
+            reply = await peer.raw(b"STOR " + b"a" * 1_000_000 + b"\r\n")
+            assert reply.code == 500
+            await peer.expect(257, "PWD")
+
+    async def test_a_line_without_an_end_closes_the_connection(self) -> None:
+        async with logged_in() as peer:
+            with pytest.raises(trio.BrokenResourceError):
+                while True:
+                    await peer.stream.send_all(b"a" * 100_000)
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            b"",
+            b"\r",
+            b" PWD\r",
+            b"PWD\0\r",
+            b"\xff\r",
+            b"A\r",
+            b"TOOLONGVERB x\r",
+            b"P\xc3\xa4D\r",
+            b"MKD a\0b\r",
+            b"MKD a\rb\r",
+        ],
+    )
+    async def test_what_is_no_command_is_refused(self, line: bytes) -> None:
+        async with logged_in() as peer:
+            assert (await peer.raw(line + b"\n")).code == 500
+            await peer.expect(257, "PWD")
+
+    async def test_a_flood_of_commands_is_answered_and_keeps_nobody_waiting(self) -> None:
+        async with served(FTPHandler(MemoryFiles(), anonymous=True)) as service:
+            async with await connect(service.endpoints[0]) as flood, await connect(service.endpoints[0]) as other:
+                answered = 0
+
+                async def send() -> None:
+                    for _ in range(100):
+                        await flood.send_all(b"NOOP\r\n" * 1000)
+
+                async def receive() -> None:
+                    nonlocal answered
+                    while answered < 100_000:
+                        answered += (await flood.receive_some()).count(b"\n")
+
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(send)
+                    nursery.start_soon(receive)
+                    peer = Peer(other, service)
+                    await peer.reply()
+                    await peer.log_in()
+                    assert answered < 100_000
+
+    async def test_nothing_but_nonsense_closes_the_connection(self) -> None:
+        async with logged_in(limits=FTPLimits(errors=5)) as peer:
+            for _ in range(5):
+                await peer.expect(500, "NONSENSE")
+            assert (await peer.do("NONSENSE")).code == 500
+            assert (await peer.reply()).code == 421
+            await peer.expect_end()
+
+
+class TestPaths:
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        root = tmp_path / "root"
+        root.mkdir()
+        (tmp_path / "secret").write_text("secret")
+        (root / "inside").write_text("inside")
+        (root / "out").symlink_to(tmp_path)
+        (root / "file").symlink_to(tmp_path / "secret")
+        (root / "up").symlink_to("..")
+        return root
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "../secret",
+            "/../secret",
+            "a/../../secret",
+            "out/secret",
+            "file",
+            "up/secret",
+            "/out/../file",
+            "./file",
+            "..\\secret",
+        ],
+    )
+    async def test_no_command_leads_out_of_the_root(self, root: Path, path: str) -> None:
+        secret = root.parent / "secret"
+        async with logged_in(root) as peer:
+            for command in (
+                "RETR",
+                "SIZE",
+                "MDTM",
+                "MLST",
+                "CWD",
+                "DELE",
+                "RMD",
+                "HASH",
+                "XCRC",
+                "STAT",
+                "LIST",
+                "MLSD",
+            ):
+                reply = await peer.do(f"{command} {path}")
+                assert reply.code in (550, 425, 501, 250), (command, reply)
+                assert reply.code != 250 or command == "DELE", (command, reply)
+            await peer.do(f"MFMT 20010101000000 {path}")
+            await peer.do(f"SITE CHMOD 777 {path}")
+            async with await peer.open_data() as data:
+                reply = await peer.do(f"STOR {path}")
+                if reply.code == 150:
+                    await data.send_all(b"overwritten")
+                    await data.aclose()
+                    await peer.reply()
+            if (await peer.do(f"RNFR {path}")).code == 350:
+                await peer.do("RNTO moved")
+            await peer.do("RNFR inside")
+            await peer.do(f"RNTO {path}")
+        assert secret.read_text() == "secret"
+        assert secret.stat().st_mode & 0o777 != 0o777
+        assert secret.stat().st_mtime > 1_000_000_000
+        assert sorted(os.listdir(root.parent)) == ["root", "secret"]
+
+    async def test_names_are_taken_as_they_are(self, tmp_path: Path) -> None:
+        names = [
+            b"a b",
+            b" lead",
+            b"trail ",
+            b'q"u"ote',
+            b"caf\xe9",
+            "ü".encode(),
+            b"x" * 255,
+            b"-la",
+            b"*",
+            b"~",
+            b"%41",
+        ]
+        async with logged_in(tmp_path) as peer:
+            for name in names:
+                text = name.decode("utf-8", "surrogateescape")
+                await peer.send(f"STOR {text}", name)
+                assert await peer.fetch(f"RETR {text}") == name
+            assert sorted(os.listdir(os.fsencode(tmp_path))) == sorted(names)
+            await peer.expect(550, "RETR " + "x" * 256)
+            await peer.expect(550, "CWD " + "/".join(["x"] * 2000))
+            for name in names:
+                await peer.expect(250, "DELE " + name.decode("utf-8", "surrogateescape"))
+
+    async def test_partial_uploads_of_others_cannot_be_had(self, tmp_path: Path) -> None:
+        async with logged_in(tmp_path) as peer:
+            data = await peer.open_data()
+            await peer.expect(150, "STOR a")
+            await data.send_all(b"x" * 3_000_000)
+            await data.abort()
+            assert (await peer.reply()).code == 426
+            (hidden,) = os.listdir(tmp_path)
+            for command in ("RETR", "DELE", "SIZE", "STOR", "RNFR", "MKD", "APPE"):
+                assert (await peer.do(f"{command} {hidden}")).code in (550, 553), command
+            assert await peer.fetch("NLST") == b""
+
+
+class TestDataConnections:
+    @pytest.mark.parametrize(
+        ("command", "code"),
+        [
+            ("PORT 127,0,0,2,200,1", 500),
+            ("PORT 10,0,0,1,200,1", 500),
+            ("PORT 127,0,0,1,0,22", 500),
+            ("PORT 127,0,0,1,3,255", 500),
+            ("EPRT |1|127.0.0.2|5000|", 500),
+            ("EPRT |2|::1|5000|", 500),
+            ("EPRT |2|::ffff:10.0.0.1|5000|", 500),
+            ("EPRT |3|x|5000|", 522),
+            ("EPRT |1|127.0.0.1|80|", 500),
+            ("PORT 127,0,0,1,300,1", 501),
+            ("PORT 127,0,0,1", 501),
+            ("EPRT 1", 501),
+            ("EPRT |1|127.0.0.1|99999|", 501),
+            ("EPRT |1|localhost|5000|", 501),
+        ],
+    )
+    async def test_nobody_is_attacked_through_us(self, command: str, code: int) -> None:
+        async with logged_in(MemoryFiles({"a": b""})) as peer:
+            await peer.expect(code, command)
+            await peer.expect(425, "RETR a")
+
+    async def test_active_connections_can_be_switched_off(self) -> None:
+        async with logged_in(active=False) as peer:
+            await peer.expect_all((502, "PORT 127,0,0,1,200,1"), (502, "EPRT |1|127.0.0.1|50000|"))
+
+    async def test_a_stranger_on_the_passive_port_gets_nothing_and_takes_nothing(self) -> None:
+        async with logged_in(MemoryFiles({"a": b"hello"})) as peer:
+            port = await peer.passive_port()
+            with socket.socket() as stranger:
+                stranger.bind(("127.0.0.2", 0))
+                stranger.connect(("127.0.0.1", port))
+                data = await connect(f"tcp://127.0.0.1:{port}")
+                await peer.expect(150, "RETR a")
+                assert await data.receive_some() == b"hello"
+                await data.aclose()
+                assert (await peer.reply()).code == 226
+                with pytest.raises(ConnectionResetError):
+                    stranger.recv(1)
+
+    async def test_the_passive_port_takes_one_connection_and_closes(self) -> None:
+        async with logged_in(MemoryFiles({"a": bytes(10_000_000)})) as peer:
+            port = await peer.passive_port()
+            async with await connect(f"tcp://127.0.0.1:{port}"):
+                await peer.expect(150, "RETR a")
+                with pytest.raises(OSError, match="refused"):
+                    await connect(f"tcp://127.0.0.1:{port}")
+                await peer.expect(426, "ABOR")
+                await peer.reply()
+
+    async def test_a_new_passive_port_closes_the_one_before(self) -> None:
+        async with logged_in() as peer:
+            before = await peer.passive_port()
+            await peer.passive_port()
+            with pytest.raises(OSError, match="refused"):
+                await connect(f"tcp://127.0.0.1:{before}")
+
+    async def test_passive_ports_differ_from_one_to_the_next(self) -> None:
+        async with logged_in() as peer:
+            ports = [await peer.passive_port() for _ in range(20)]
+            steps = {after - before for before, after in itertools.pairwise(ports)}
+            assert len(steps) > 10
+
+    async def test_a_new_login_does_not_get_the_old_ones_data_connection(self) -> None:
+        async with logged_in(MemoryFiles({"a": b""})) as peer:
+            await peer.passive_port()
+            await peer.log_in()
+            await peer.expect(425, "RETR a")
+
+    async def test_epsv_all_leaves_only_epsv(self) -> None:
+        async with logged_in() as peer:
+            await peer.expect_all((200, "EPSV ALL"), (501, "PASV"), (501, "PORT 127,0,0,1,200,1"))
+            await peer.expect_all((501, "EPRT |1|127.0.0.1|50000|"), (229, "EPSV"), (229, "EPSV 1"), (522, "EPSV 2"))
+
+    async def test_all_passive_ports_in_use_is_told(self) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            async with logged_in(passive_ports=[taken.getsockname()[1]]) as peer:
+                await peer.expect_all((451, "EPSV"), (451, "PASV"), (257, "PWD"))
+
+
+class TestGuessing:
+    async def test_after_some_wrong_passwords_the_connection_ends(self) -> None:
+        handler = FTPHandler(MemoryFiles(), users=Users(anna={}), guard=LoginGuard(tries=2, delay=0.001))
+        async with connected(handler) as peer:
+            await peer.expect_all((331, "USER anna"), (530, "PASS wrong"), (503, "PASS anna"), (331, "USER nobody"))
+            await peer.expect(421, "PASS wrong")
+            await peer.expect_end()
+
+    async def test_passwords_do_not_pass_in_the_clear(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from asyncnet.transports.address import Address
+
+        monkeypatch.setattr(Address, "is_loopback", False)
+        async with connected(FTPHandler(MemoryFiles(), users=Users(anna={}), anonymous=True)) as peer:
+            await peer.expect_all((530, "USER anna"), (503, "PASS anna"))
+            await peer.log_in()
+        handler = FTPHandler(MemoryFiles(), users=Users(anna={}), insecure_auth=True)
+        async with connected(handler) as peer:
+            await peer.log_in("anna", "anna")
+
+
+class TestStorageFails:
+    @pytest.mark.parametrize(
+        ("number", "code"), [(errno.ENOSPC, 452), (errno.EDQUOT, 552), (errno.EIO, 451), (errno.EROFS, 550)]
+    )
+    async def test_a_full_disk_is_told_and_the_old_file_stays(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+    ) -> None:
+        (tmp_path / "a").write_bytes(b"old")
+        async with logged_in(LocalFiles(tmp_path)) as peer:
+
+            def fail(*args: object) -> int:
+                raise OSError(number, os.strerror(number))
+
+            for name in ("write", "pwrite", "writev", "pwritev"):
+                monkeypatch.setattr(os, name, fail)
+            data = await peer.open_data()
+            await peer.expect(150, "STOR a")
+            try:
+                await data.send_all(b"new" * 1_000_000)
+                await data.aclose()
+            except trio.BrokenResourceError:
+                await data.abort()
+            assert (await peer.reply()).code == code
+            monkeypatch.undo()
+            assert await peer.fetch("RETR a") == b"old"
+            await peer.send("STOR a", b"new")
+            assert await peer.fetch("RETR a") == b"new"
+
+    async def test_a_file_that_shrinks_is_no_whole_file(self, tmp_path: Path) -> None:
+        size = 50_000_000
+        (tmp_path / "a").write_bytes(bytes(size))
+        async with logged_in(tmp_path) as peer:
+            data = await peer.open_data()
+            await peer.expect(150, "RETR a")
+            os.truncate(tmp_path / "a", 1000)
+            with pytest.raises(trio.BrokenResourceError):
+                while await data.receive_some():
+                    pass
+            await data.aclose()
+            assert (await peer.reply()).code == 451
+
+    async def test_a_file_that_is_replaced_is_sent_as_it_was(self, tmp_path: Path) -> None:
+        (tmp_path / "a").write_bytes(b"1" * 20_000_000)
+        (tmp_path / "b").write_bytes(b"2")
+        async with logged_in(tmp_path) as peer:
+            data = await peer.open_data()
+            await peer.expect(150, "RETR a")
+            os.replace(tmp_path / "b", tmp_path / "a")
+            content = b""
+            while piece := await data.receive_some():
+                content += piece
+            await data.aclose()
+            assert content == b"1" * 20_000_000
+            assert (await peer.reply()).code == 226
+
+    async def test_a_listing_that_fails_in_the_middle_is_no_whole_listing(self) -> None:
+        class Failing(MemoryFiles):
+            async def scan(self, path: Any) -> Any:
+                async for batch in super().scan(path):
+                    yield batch
+                raise OSError(errno.EIO, "broken")
+
+        async with logged_in(Failing({"a": b""})) as peer:
+            data = await peer.open_data()
+            await peer.expect(150, "MLSD")
+            with pytest.raises(trio.BrokenResourceError):
+                while await data.receive_some():
+                    pass
+            await data.aclose()
+            assert (await peer.reply()).code == 451
+
+
+class TestSlowPeers:
+    async def test_a_client_that_reads_nothing_is_cut_off(self) -> None:
+        from asyncnet.limits import Timeouts
+
+        files = MemoryFiles({"a": bytes(50_000_000)})
+        handler = FTPHandler(files, anonymous=True)
+        async with connected(handler, timeouts=Timeouts(send=0.05)) as peer:
+            await peer.log_in()
+            async with await peer.open_data():
+                await peer.expect(150, "RETR a")
+                assert (await peer.reply()).code == 426
+
+    async def test_a_transfer_that_takes_long_does_not_make_the_control_connection_idle(self) -> None:
+        from asyncnet.limits import Timeouts
+
+        handler = FTPHandler(MemoryFiles(), anonymous=True, anonymous_writes=True)
+        async with connected(handler, timeouts=Timeouts(idle=0.05)) as peer:
+            await peer.log_in()
+            data = await peer.open_data()
+            await peer.expect(150, "STOR a")
+            for _ in range(20):
+                await data.send_all(b"x")
+                await trio.sleep(0.01)
+            await data.aclose()
+            assert (await peer.reply()).code == 226
