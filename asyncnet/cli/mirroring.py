@@ -31,6 +31,8 @@ class Tree:
     target: str
     """Where it goes, for the user."""
     run: Mirror
+    hint: str = ""
+    """What stands behind the reason for which the whole failed."""
 
 
 class _View:
@@ -53,7 +55,7 @@ class _View:
         report = self._moving.pop(step.path, None)
         if report is not None:
             report.end()
-        path = printable(f"{self._tree.target}/{step.path}")
+        path = printable(f"{self._tree.target}/{step.path}".rstrip("/"))
         match step.outcome:
             case Outcome.TRANSFERRED:
                 self._screen.say(f"{path}: {step.size} bytes")
@@ -65,7 +67,7 @@ class _View:
                 self._screen.say(f"{path}: left out: neither a file nor a folder")
             case Outcome.FAILED:
                 assert step.error is not None, "a failure has a reason"
-                self._screen.complain(path, explain(step.error))
+                self._screen.complain(path, explain(step.error) + ("" if step.path else self._tree.hint))
             case Outcome.SAME:
                 pass
 

@@ -23,6 +23,9 @@ _REFUSED = (550, 553)
 """What servers say when there is no such folder, among much else."""
 
 
+_MKDIR = "; --mkdir makes folders that are missing"
+
+
 class UploadError(AsyncnetError):
     """The server refuses the file: the message says what may help."""
 
@@ -69,7 +72,7 @@ class FTPPutter:
                     await self._put_file(ftp, file, url, report)
             except PermanentReplyError as error:
                 if error.code in _REFUSED and "/" in url.path and not self._options.make_folders:
-                    raise UploadError(f"{error}; --mkdir makes folders that are missing") from error
+                    raise UploadError(f"{error}{_MKDIR}") from error
                 raise
         report.saved = shown(str(url))
 
@@ -123,6 +126,7 @@ class FTPPutter:
                         connections=options.jobs,
                         delete=options.delete,
                     ),
+                    "" if options.make_folders or "/" not in url.path else _MKDIR,
                 )
                 for folder, url in trees
             ],

@@ -240,6 +240,13 @@ def test_only_with_delete_a_mirror_removes_what_is_not_here(site: Yard, tree: Pa
     assert there(site, "copy") == ["deep", "one.txt"]
 
 
+def test_a_tree_needs_the_folders_above_it(site: Yard, tree: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["put", "--mirror", "tree", f"{site.url}/a/b/copy"]) == 1
+    err = capfd.readouterr().err
+    assert err.startswith(f"asyncnet put: {site.url}/a/b/copy: MKD a/b/copy: the server says 550 ")
+    assert "; --mkdir makes folders that are missing\n" in err
+
+
 # Mistakes
 
 
