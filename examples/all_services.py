@@ -1,6 +1,6 @@
 """Every service at once, in one Trio program on loopback: what `make run` runs. Ctrl-C drains them.
 
-python examples/all_services.py [FOLDER]      (what the web server and the FTP server show; by default the one you are in)
+python examples/all_services.py [FOLDER]      (what the web and FTP servers show; by default the one you are in)
 """
 
 from __future__ import annotations
