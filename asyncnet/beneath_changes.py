@@ -94,10 +94,17 @@ class Place:
         else:
             self.unlink()
 
+    def folder_status(self) -> os.stat_result:
+        """That of the folder which the name is in."""
+        return os.stat(self._folder_path, dir_fd=self.folder)
+
+    @property
+    def _folder_path(self) -> str:
+        return os.path.dirname(self.path) if self.folder is None else "."
+
     def sync_folder(self) -> None:
         """Have the names in the folder on the disk."""
-        folder = os.path.dirname(self.path) if self.folder is None else "."
-        descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0), dir_fd=self.folder)
+        descriptor = os.open(self._folder_path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0), dir_fd=self.folder)
         try:
             os.fsync(descriptor)
         finally:

@@ -135,6 +135,7 @@ class Stream(ReceivingHalf):
         server_side: bool = False,
         server_hostname: str | None = None,
         session: ssl.SSLSession | None = None,
+        tickets: bool = True,
         timeout: float | None = None,
     ) -> None:
         """Send what is queued, shake hands, and go on through TLS.
@@ -142,6 +143,9 @@ class Stream(ReceivingHalf):
         `context` is an `ssl.SSLContext`, or on the server's side a `ServerTLS`, which also refuses clients by ALPN
         and name. Renegotiation is switched off in it. `timeout` in seconds is for the whole handshake (None:
         `timeouts.handshake`). Everything that the protocol learnt before the upgrade is to be forgotten.
+
+        A client that only writes never reads the `tickets` of TLS 1.3, by which it could resume the session, and then
+        its close is a reset: over a socket, a server can do without them.
 
         Raises `PlaintextAfterUpgrade` if bytes wait in the buffer: they came in the clear and pretend to come
         later; `ssl.SSLError` if the handshake fails, `TimeoutError` if it takes too long. Whatever is raised, and
@@ -167,6 +171,7 @@ class Stream(ReceivingHalf):
                         server_side=server_side,
                         server_hostname=server_hostname,
                         session=session,
+                        tickets=tickets,
                     )
                 else:
                     self._transport = await tls_over_stream(

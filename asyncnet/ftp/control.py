@@ -227,7 +227,7 @@ class Control:
     ) -> Reply:
         """Have `move` at work on a data connection while commands are heard, and return the last reply.
 
-        `opening` is what the 150 says; where it `is_short` what is sent, both replies may leave together. `move` returns
+        `opening` is what the 150 says; where what is sent `is_short`, both replies may leave together. `move` returns
         the words of the 226; when it raises, the data connection is reset.
         """
         source, self.source = self.source, None

@@ -5,6 +5,8 @@ What could go wrong, and why it does not:
 - *Bounce.* PORT and EPRT name the peer of the control connection and a port from 1024 on, or are refused (RFC 2577).
 - *Theft.* A passive port is a random one; only the peer of the control connection is let in; the listener closes as
   soon as it has come. Strangers are sent away, and do not use up the one that is awaited.
+- *An upload that its own client destroys.* One that only writes never reads TLS's tickets, so that the kernel resets
+  the connection when it closes: there are none on data connections.
 - *A TLS session of somebody else.* Where sessions are demanded, each control connection has a context of its own, in
   which only its own sessions can be resumed.
 """
@@ -98,7 +100,7 @@ async def protect(data: Stream, control: Stream, *, session_required: bool, time
     """Begin TLS on `data` in the control connection's context. Raises `DataFailed`; `data` is closed then."""
     assert control.tls is not None, "PROT P comes behind AUTH"
     try:
-        await data.start_tls(control.tls.context, server_side=True, timeout=timeout)
+        await data.start_tls(control.tls.context, server_side=True, tickets=False, timeout=timeout)
     except (OSError, RemoteProtocolError, trio.BrokenResourceError) as exc:
         raise DataFailed(425, "The TLS handshake of the data connection failed.") from exc
     assert data.tls is not None, "the handshake is over"

@@ -19,9 +19,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import cast
 
 import trio
 
@@ -67,7 +66,7 @@ class LimitedFiles:
             self._partials[path] = size
 
     @asynccontextmanager
-    async def _measured(self, *paths: Path) -> AsyncIterator[None]:
+    async def _measured(self, *paths: Path) -> AsyncGenerator[None]:
         """Make a change in the block, and what has become of the files that it concerns is counted."""
         await self.used()
         async with self._changing:
@@ -106,7 +105,7 @@ class LimitedFiles:
     async def partial_size(self, path: Path) -> int | None:
         return await self._storage.partial_size(path)
 
-    def scan(self, path: Path) -> AsyncIterator[list[Entry]]:
+    def scan(self, path: Path) -> AsyncGenerator[list[Entry], None]:
         return self._storage.scan(path)
 
     async def open(self, path: Path) -> Download:
@@ -114,13 +113,14 @@ class LimitedFiles:
 
     async def store(self, path: Path, *, offset: int | None = 0, exclusive: bool = False) -> LimitedUpload:
         await self.used()
-        old = await self._file_status(path)
-        inner = await self._storage.store(path, offset=offset, exclusive=exclusive)
-        if old is not None and self._allowed([path], [old]):
-            old = None  # another upload has it
-        upload = LimitedUpload(self, inner, path, replaces=old)
-        self._uploads.add(upload)
-        self._count_partial(path, None)  # what was left there is the upload's now, or gone
+        async with self._changing:
+            old = await self._file_status(path)
+            inner = await self._storage.store(path, offset=offset, exclusive=exclusive)
+            if old is not None and self._allowed([path], [old]):
+                old = None  # another upload has it
+            upload = LimitedUpload(self, inner, path, replaces=old)
+            self._uploads.add(upload)
+            self._count_partial(path, None)  # what was left there is the upload's now, or gone
         try:
             upload.charge(inner.size)
         except OSError:
@@ -253,7 +253,7 @@ async def _sum_of_sizes(storage: Storage) -> int:
     while ahead:
         folder = ahead.pop()
         try:
-            async with aclosing(cast("AsyncGenerator[list[Entry], None]", storage.scan(folder))) as batches:
+            async with aclosing(storage.scan(folder)) as batches:
                 async for batch in batches:
                     for entry in batch:
                         if not entry.status.is_folder:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from io import FileIO
 from typing import TypeVar
 
@@ -33,11 +33,8 @@ T = TypeVar("T")
 THREADS = 16
 """How many threads work for FTP at a time, in one run of Trio."""
 
-BUFFER = 1 << 20
-"""How much of an upload is gathered in memory before a thread writes it, in bytes."""
-
-LARGE = BUFFER // 4
-"""What is written as it comes, in bytes: to copy it into the buffer would cost more than a thread."""
+BUFFER = 1 << 19
+"""How much of an upload is gathered in memory before a thread writes it, in bytes. Each upload may hold so much."""
 
 READ_NOW = 1 << 18
 """How much is read on the event loop, if it is in memory, in bytes: more of it would keep others waiting."""
@@ -55,9 +52,9 @@ async def _in_thread(function: Callable[..., T], *args: object) -> T:
 class LocalFiles:
     """The files below the folder `root`: a `Storage`. Raises `ConfigurationError` if `root` is no folder.
 
-    `fsync`: an upload is acknowledged only when it is on the disk, which costs a wait for each. Without it a file is
-    whole or not there when this process dies, and may be lost when the machine does. `follow`: whether symlinks are
-    followed that lead to something below the root; without, none is.
+    `fsync`: an upload, a rename and a new folder are acknowledged only when they are on the disk, which costs a wait
+    for each. Without it a file is whole or not there when this process dies, and may be lost when the machine does.
+    `follow`: whether symlinks are followed that lead to something below the root; without, none is.
 
     New files and folders get the permissions that the umask leaves them; a file that replaces another gets that one's.
     A file that we may not write is not replaced either. Uploads that are cut off can be resumed, by any connection,
@@ -89,9 +86,9 @@ class LocalFiles:
 
     def _check(self, path: Path, *, make: bool = False) -> None:
         """Raise for reserved names; `make`: the last one is to be made, so that it cannot be said not to be there."""
-        for name in path:
+        for depth, name in enumerate(path, 1):
             if is_reserved(name):
-                if make and name is path[-1]:
+                if make and depth == len(path):
                     raise PermissionError(errno.EACCES, "a reserved name", name)
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
 
@@ -110,7 +107,7 @@ class LocalFiles:
         with self._files.place(path) as place:
             return function(place)
 
-    async def scan(self, path: Path) -> AsyncIterator[list[Entry]]:
+    async def scan(self, path: Path) -> AsyncGenerator[list[Entry], None]:
         self._check(path)
         scan, found = await _in_thread(self._begin_scan, path)
         try:
@@ -133,15 +130,10 @@ class LocalFiles:
     async def open(self, path: Path) -> LocalDownload:
         self._check(path)
         try:
+            # Without a checkpoint: a turn of the event loop is a tenth of what a small file takes.
             file, status = self._files.open_now(path)
         except BlockingIOError:
             file, status = await _in_thread(self._files.open_with_stat, path)
-        else:
-            try:
-                await trio.lowlevel.checkpoint()
-            except BaseException:
-                file.close()
-                raise
         return LocalDownload(file, _status(status), closes_now=self._files.opens_now)
 
     async def store(self, path: Path, *, offset: int | None = 0, exclusive: bool = False) -> LocalUpload:
@@ -171,11 +163,25 @@ class LocalFiles:
     async def rename(self, source: Path, target: Path) -> None:
         self._check(source)
         self._check(target, make=True)
-        await _in_thread(self._files.rename, source, target)
+        await _in_thread(self._rename, source, target)
+
+    def _rename(self, source: Path, target: Path) -> None:
+        self._files.rename(source, target)
+        self._sync_folders_of(source, target)
+
+    def _sync_folders_of(self, *paths: Path) -> None:
+        """Have these names, or that they are gone, on the disk, if everything is to be."""
+        for path in paths if self._fsync else ():
+            with self._files.place(path, follow_last=False) as place:
+                place.sync_folder()
 
     async def make_folder(self, path: Path) -> None:
         self._check(path, make=True)
-        await _in_thread(self._files.mkdir, path)
+        await _in_thread(self._make_folder, path)
+
+    def _make_folder(self, path: Path) -> None:
+        self._files.mkdir(path)
+        self._sync_folders_of(path)
 
     async def remove_folder(self, path: Path) -> None:
         self._check(path)
@@ -251,15 +257,12 @@ class LocalDownload:
         return data
 
     async def aclose(self) -> None:
-        try:
-            # The last descriptor of a file that was removed: closing it frees what may be gigabytes.
-            if self._closes_now and (self.file.closed or os.fstat(self.file.fileno()).st_nlink):
-                self.file.close()
-            else:
-                with trio.CancelScope(shield=True):  # without a deadline: the disk alone is waited for
-                    await _in_thread(self.file.close)
-        finally:
-            await trio.lowlevel.checkpoint()
+        # The last descriptor of a file that was removed: closing it frees what may be gigabytes.
+        if self._closes_now and (self.file.closed or os.fstat(self.file.fileno()).st_nlink):
+            self.file.close()
+        else:
+            with trio.CancelScope(shield=True):  # without a deadline: the disk alone is waited for
+                await _in_thread(self.file.close)
 
 
 class LocalUpload:
@@ -279,13 +282,10 @@ class LocalUpload:
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
         self._check_open()
-        if len(data) >= LARGE:
+        if len(self._buffer) + len(data) >= BUFFER:
             await _in_thread(self._write_through, data)
-            return
-        self._buffer += data
-        if len(self._buffer) >= BUFFER:
-            await _in_thread(self._write_through)
         else:
+            self._buffer += data
             await trio.lowlevel.cancel_shielded_checkpoint()
 
     def _check_open(self) -> None:

@@ -13,7 +13,7 @@ import errno
 import itertools
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn, TypeAlias
 
@@ -141,7 +141,7 @@ class MemoryFiles:
         folder, name = self._parent(path)
         return len(folder.partials.get(name, b"")) or None if name not in folder.entries else None
 
-    async def scan(self, path: Path) -> AsyncIterator[list[Entry]]:
+    async def scan(self, path: Path) -> AsyncGenerator[list[Entry], None]:
         await trio.lowlevel.checkpoint()
         folder = self._folder(path)
         names = iter(list(folder.entries))

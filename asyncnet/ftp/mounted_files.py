@@ -11,10 +11,10 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import NoReturn, cast
+from typing import NoReturn
 
 from asyncnet.beneath import OutsideRoot, check_name
 from asyncnet.errors import ConfigurationError
@@ -116,7 +116,7 @@ class MountedFiles:
             return None
         return await found.storage.partial_size(found.path)
 
-    async def scan(self, path: Path) -> AsyncIterator[list[Entry]]:
+    async def scan(self, path: Path) -> AsyncGenerator[list[Entry], None]:
         found = self._find(path)
         points = found.point.below if found.point is not None else {}
         if points:
@@ -125,7 +125,7 @@ class MountedFiles:
             return
         if found.storage is None:
             _fail(errno.ENOENT, path)
-        async with aclosing(cast("AsyncGenerator[list[Entry], None]", found.storage.scan(found.path))) as batches:
+        async with aclosing(found.storage.scan(found.path)) as batches:
             async for batch in batches:
                 entries = [entry for entry in batch if entry.name not in points]
                 if entries:

@@ -8,10 +8,11 @@ Theory of operation
 - *What is broken off can be resumed*, also after `kill -9`: the temporary's name is made from the name that it is to
   have, so the next upload to that name finds it. It is a hash, since a name of 255 bytes leaves no room for a suffix.
 - *Two uploads of one name do not write one file.* The temporary is locked (flock(2): the kernel lets go of it when its
-  process is gone). Who finds it locked takes a random name instead, which nobody can resume. What was opened may have
-  been renamed or removed before it was locked, so its name is looked at again behind the lock.
+  process is gone). Who finds it locked takes a random name instead, which nobody can resume; if such an upload is
+  killed, its file stays until the folder is removed. What was opened may have been renamed or removed before it was
+  locked, so its name is looked at again behind the lock.
 - *Somebody else may have put something of that name there* (a link to another file, say): only a plain file with one
-  name is written to.
+  name is written to, and only our own or the folder's owner's is gone on with.
 - *An append leaves the old file as it is*: its beginning is copied first, in the kernel, which on some file systems
   copies nothing at all.
 
@@ -72,11 +73,6 @@ class Temporary:
                 raise OSError(errno.EINVAL, "the file has become shorter", self._place.name)
             self.size += copied
 
-    def drop(self) -> None:
-        """Nothing is left of it. The place is the caller's again."""
-        self._current.unlink()
-        os.close(self._descriptor)
-
     def _copy_some(self, source: int, count: int) -> int:
         try:
             return os.copy_file_range(source, self._descriptor, count, self.size, self.size)
@@ -84,6 +80,11 @@ class Temporary:
             if error.errno not in (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM):
                 raise
         return os.pwrite(self._descriptor, os.pread(source, min(count, 1 << 20), self.size), self.size)
+
+    def drop(self) -> None:
+        """Nothing is left of it. The place is the caller's again."""
+        self._current.unlink()
+        os.close(self._descriptor)
 
     def take_name(self, *, exclusive: bool, fsync: bool) -> os.stat_result:
         """The file is whole: have it take its name. Whatever comes of it, nothing temporary is left."""
@@ -237,7 +238,8 @@ def _create(place: Place, mode: int | None = None) -> Temporary:
     if descriptor is None:
         current = place.beside(_random_name())
         descriptor = current.create()
-        _lock(descriptor, current)  # so that nobody takes it for a leftover
+        with suppress(OSError):
+            _lock(descriptor, current)  # so that nobody takes it for a leftover
     mode = stat.S_IMODE(os.fstat(descriptor).st_mode) if mode is None else mode
     _chmod(descriptor, 0o600)
     return Temporary(place, current, descriptor, mode=mode)
@@ -254,7 +256,13 @@ def _create_locked(current: Place) -> int | None:
             descriptor = current.create()
         except FileExistsError:
             return None
-    return _locked_or_closed(descriptor, current)
+    try:
+        if _lock(descriptor, current):
+            return descriptor
+    except OSError:  # a file system that cannot lock
+        current.unlink()
+    os.close(descriptor)
+    return None
 
 
 def _open_locked(current: Place) -> int | None:
@@ -263,12 +271,11 @@ def _open_locked(current: Place) -> int | None:
         descriptor = current.open(os.O_WRONLY)
     except OSError:  # none, a link, a folder, not ours to write
         return None
-    return _locked_or_closed(descriptor, current)
-
-
-def _locked_or_closed(descriptor: int, current: Place) -> int | None:
-    if _lock(descriptor, current):
-        return descriptor
+    try:
+        if _lock(descriptor, current) and _is_trusted(descriptor, current):
+            return descriptor
+    except OSError:
+        pass
     os.close(descriptor)
     return None
 
@@ -277,10 +284,16 @@ def _lock(descriptor: int, current: Place) -> bool:
     """Whether the file is ours alone now, and the only thing that its name stands for."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        status = os.fstat(descriptor)
-        return stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and os.path.samestat(status, current.status())
-    except OSError:  # locked by another, renamed meanwhile, or a file system that cannot lock
+        status, named = os.fstat(descriptor), current.status()
+    except (BlockingIOError, FileNotFoundError):  # another's; renamed or removed meanwhile
         return False
+    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and os.path.samestat(status, named)
+
+
+def _is_trusted(descriptor: int, current: Place) -> bool:
+    """Whether nobody else has made it: whoever owns it could read and change what is written to it."""
+    owner = os.fstat(descriptor).st_uid
+    return owner in (os.geteuid(), current.folder_status().st_uid)
 
 
 def _chmod(descriptor: int, mode: int) -> None:

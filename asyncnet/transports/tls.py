@@ -29,7 +29,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
@@ -154,6 +154,7 @@ async def tls_on_socket(
     server_side: bool,
     server_hostname: str | None,
     session: ssl.SSLSession | None,
+    tickets: bool = True,
 ) -> TLSTransport:
     """Shake hands over `transport`, which must not be used again, and return what takes its place.
 
@@ -167,20 +168,35 @@ async def tls_on_socket(
             server_name = await _inspect_hello(transport, context)
             context = context.context
         context.options |= ssl.OP_NO_RENEGOTIATION
-        secured = context.wrap_socket(
-            transport.release(),
-            server_side=server_side,
-            do_handshake_on_connect=False,
-            suppress_ragged_eofs=False,
-            server_hostname=server_hostname,
-            session=session,
-        )
+        with _tickets(context, wanted=tickets):
+            secured = context.wrap_socket(
+                transport.release(),
+                server_side=server_side,
+                do_handshake_on_connect=False,
+                suppress_ragged_eofs=False,
+                server_hostname=server_hostname,
+                session=session,
+            )
         wrapped = TLSTransport(transport, secured)
         await wrapped.handshake(server_name)
     except BaseException:
         await (wrapped or transport).abort()
         raise
     return wrapped
+
+
+@contextlib.contextmanager
+def _tickets(context: ssl.SSLContext, *, wanted: bool) -> Iterator[None]:
+    """Whether connections that are made within send tickets (TLS 1.3), which OpenSSL lets only a context say."""
+    usual = context.num_tickets
+    if wanted or not usual:
+        yield
+        return
+    context.num_tickets = 0
+    try:
+        yield
+    finally:
+        context.num_tickets = usual
 
 
 async def _inspect_hello(transport: SocketTransport, tls: ServerTLS) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -225,6 +226,33 @@ class TestTricks:
         await put(files, "new/x", b"y" * 30)
         await upload.commit()
         assert await files.used() == 50
+
+
+async def test_many_connections_at_once_lose_and_gain_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 100)
+    files = LimitedFiles(LocalFiles(tmp_path), 2000)
+
+    async def use(seed: int) -> None:
+        chance = random.Random(seed)
+        for _ in range(15):
+            name, other = chance.choice("abc"), chance.choice("abc")
+            try:
+                kind = chance.randrange(4)
+                if kind == 0:
+                    await files.remove((name,))
+                elif kind == 1:
+                    await files.rename((name,), (other,))
+                elif kind == 2:
+                    await break_off(files, name, b"x" * chance.randrange(300), keep=False)
+                else:
+                    await put(files, name, b"x" * chance.randrange(300), offset=chance.choice([0, None]))
+            except FileNotFoundError:
+                pass
+
+    async with trio.open_nursery() as nursery:
+        for seed in range(8):
+            nursery.start_soon(use, seed)
+    assert await files.used() == sum(path.stat().st_size for path in tmp_path.iterdir())
 
 
 async def test_all_who_ask_at_first_wait_for_one_count(memory: MemoryFiles) -> None:

@@ -600,7 +600,6 @@ class TestCancelling:
         for call in (
             lambda: files.stat(("a",)),
             lambda: files.partial_size(("a",)),
-            lambda: files.open(("a",)),
             lambda: files.store(("a",)),
             lambda: files.remove(("a",)),
             lambda: files.rename(("a",), ("b",)),
