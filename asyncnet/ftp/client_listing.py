@@ -81,11 +81,13 @@ def parse_facts(line: str) -> RemoteEntry:
 
     A server may leave any fact out; of one that it sends twice the first counts.
     """
-    text, blank, name = line.partition(" ")
-    if not blank or not name or (text and not text.endswith(";")):
+    text, end, name = line.partition("; ")  # some have blanks in the facts, for what a link leads to
+    if line.startswith(" "):
+        text, end, name = "", "", line[1:]
+    if not name or (text and not end):
         raise RemoteProtocolError(f"no entry of facts: {line[:200]!a}")
     facts: dict[str, str] = {}
-    for fact in text.split(";")[:-1]:
+    for fact in text.split(";") if text else ():
         key, equals, value = fact.partition("=")
         if not equals:
             raise RemoteProtocolError(f"a fact without a value: {line[:200]!a}")
