@@ -113,7 +113,7 @@ def display(command: str, *, quiet: bool) -> Iterator[Display]:
         from rich import progress as bars
         from rich.console import Console
     except ImportError:
-        print_line(f'asyncnet {command}: pip install "asyncnet[http]" brings progress bars')
+        print_line(f"asyncnet {command}: pip install rich brings progress bars")
         yield Display(command, quiet=quiet)
         return
     columns = (
