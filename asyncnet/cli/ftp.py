@@ -140,8 +140,8 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _tls(args: argparse.Namespace) -> ServerTLS | None:
-    """What AUTH TLS needs."""
-    if args.cert is None:
+    """What AUTH TLS needs, if it can come to that."""
+    if args.cert is None or all(parse(text).tls for text in args.endpoints):
         return None
     from asyncnet.transports.certificates import ServerTLS
 

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     url = parse_url(args.url)
     clients = FTPClients(Way(args.proxy, args.timeout, args.ca, not args.insecure, args.active))
     clients.prepare(url)
-    form = _as_name if args.names else _as_json if args.json else _as_line
+    form = as_name if args.names else as_json if args.json else as_line
 
     async def list_it(report: Report) -> None:
         async with clients.borrow(url) as ftp:
@@ -75,32 +75,35 @@ async def _print(lines: list[str]) -> None:
     await trio.to_thread.run_sync(write_all, 1, data, abandon_on_cancel=True)
 
 
-def _as_name(entry: RemoteEntry) -> str:
+def as_name(entry: RemoteEntry) -> str:
     return printable(entry.name) + ("/" if entry.is_folder else "")
 
 
-def _as_line(entry: RemoteEntry) -> str:
+def as_line(entry: RemoteEntry) -> str:
     kind = _KINDS[entry.kind]
     mode = "---------" if entry.mode is None else stat.filemode(entry.mode)[1:]
     size = "-" if entry.size is None or entry.is_folder else str(entry.size)
     target = "" if entry.target is None else f" -> {printable(entry.target)}"
-    return f"{kind}{mode} {size:>13} {_time(entry, '%Y-%m-%d %H:%M:%S') or '-':>19} {_as_name(entry)}{target}"
+    return f"{kind}{mode} {size:>13} {_time(entry, ' ') or '-':<19} {as_name(entry)}{target}"
 
 
-def _as_json(entry: RemoteEntry) -> str:
+def as_json(entry: RemoteEntry) -> str:
     told = {
         "name": entry.name,
         "kind": entry.kind.value,
         "size": entry.size,
-        "modified": _time(entry, "%Y-%m-%dT%H:%M:%SZ"),
+        "modified": _time(entry, "T", "Z"),
         "mode": None if entry.mode is None else f"{entry.mode:04o}",
         "target": entry.target,
     }
     return json.dumps({name: value for name, value in told.items() if value is not None})
 
 
-def _time(entry: RemoteEntry, form: str) -> str | None:
+def _time(entry: RemoteEntry, between: str, behind: str = "") -> str | None:
+    """When the entry was changed, in UTC, as far as it is known: of LIST it is the minute at best."""
+    clock = "%H:%M:%S" if entry.is_exact else "%H:%M"
     try:
-        return None if entry.modified is None else time.strftime(form, time.gmtime(entry.modified))
+        when = None if entry.modified is None else time.gmtime(entry.modified)
     except (OverflowError, ValueError, OSError):
         return None  # of a year that no calendar has
+    return when and time.strftime(f"%Y-%m-%d{between}{clock}{behind}", when)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import trio
 
@@ -13,13 +13,14 @@ from asyncnet.errors import AsyncnetError, LocalProtocolError
 from asyncnet.ftp.mirror import Outcome, Report, Step
 from asyncnet.printable import printable
 
+OnStep: TypeAlias = Callable[[Step], object]
+OnMoved: TypeAlias = Callable[[str, int, int | None], object]
+
 
 class Mirror(Protocol):
     """`mirror_down` or `mirror_up`, but for whom they tell."""
 
-    def __call__(
-        self, *, progress: Callable[[Step], object], moved: Callable[[str, int, int | None], object]
-    ) -> Awaitable[Report]: ...
+    def __call__(self, *, progress: OnStep, moved: OnMoved) -> Awaitable[Report]: ...
 
 
 @dataclass(frozen=True, slots=True)

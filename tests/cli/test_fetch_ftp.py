@@ -12,8 +12,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
 from asyncnet.cli import main
+from asyncnet.cli.fetch import FetchOptions
+from asyncnet.cli.fetch_ftp import FTPFetcher
+from asyncnet.cli.progress import Tally
+from asyncnet.testing import cancel_at_each_checkpoint
 from tests.cli.command import COMMAND, DEADLINE, environment
 from tests.cli.ftp_yard import LARGE, Yard, liar, server_tls, yard
 from tests.cli.test_fetch import terminal
@@ -358,6 +363,12 @@ def test_a_tree_that_is_not_there_is_told(site: Yard, capfd: pytest.CaptureFixtu
     assert "Traceback" not in err
 
 
+def test_a_server_that_is_not_there_is_told(site: Yard, capfd: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["--mirror"]):
+        assert main(["fetch", *words, "ftp://127.0.0.1:1/a"]) == 1
+        assert capfd.readouterr().err.startswith("asyncnet fetch: ftp://127.0.0.1:1/a: cannot connect to 127.0.0.1:1")
+
+
 def test_a_file_of_a_tree_that_fails_does_not_stop_the_others(site: Yard, capfd: pytest.CaptureFixture[str]) -> None:
     site.files.fault.after = 1_000_000
     assert main(["fetch", "--mirror", "-o", "copy", site.url]) == 1
@@ -425,3 +436,18 @@ def test_the_notes_say_of_what_file_they_are(site: Yard, capfd: pytest.CaptureFi
     noted = json.loads(Path(".file.bin.part.info").read_text())
     assert noted["url"] == f"{site.url}/file.bin"
     assert noted["modified"].startswith(f"{len(LARGE)} bytes, ")
+
+
+def test_cancelled_anywhere_a_fetch_keeps_all_that_has_come(site: Yard) -> None:
+    async def fetch_again_and_again() -> None:
+        for attempt in cancel_at_each_checkpoint():
+            for name in here():
+                os.unlink(name)
+            fetcher, report, url = FTPFetcher(FetchOptions()), Tally(), f"{site.url}/file.bin"
+            fetcher.prepare(url)
+            with attempt:
+                await fetcher.fetch(url, Path("file.bin"), report)
+            await fetcher.aclose()
+            assert sum(os.path.getsize(name) for name in here() if not name.endswith(".info")) == report.size
+
+    trio.run(fetch_again_and_again)

@@ -13,8 +13,9 @@ import pytest
 
 from asyncnet import serve
 from asyncnet.cli import main
+from asyncnet.cli.ls_ftp import as_line
 from asyncnet.embed import in_thread
-from asyncnet.ftp import Entry, FTPHandler, MemoryFiles, Status
+from asyncnet.ftp import Entry, EntryKind, FTPHandler, MemoryFiles, RemoteEntry, Status
 from asyncnet.ftp import storage as interface
 from tests.cli.command import COMMAND, DEADLINE, environment
 from tests.cli.ftp_yard import Yard, server_tls, yard
@@ -43,6 +44,21 @@ def test_a_folder_is_listed_a_line_for_each_file(site: Yard, capfd: pytest.Captu
         "-rw-r-----             3 2026-11-25 12:00:00 one.txt",
         "drwxr-xr-x             - 2026-11-25 12:00:00 deep/",
     ]
+
+
+@pytest.mark.parametrize(
+    ("entry", "line"),
+    [
+        (RemoteEntry("x", EntryKind.FILE), "----------             - -                   x"),
+        (
+            RemoteEntry("x", EntryKind.LINK, size=5, modified=NOON, mode=0o777, target="y\n"),
+            "lrwxrwxrwx             5 2026-11-25 12:00    x -> y\\n",
+        ),
+        (RemoteEntry("x", EntryKind.OTHER, modified=1e30), "?---------             - -                   x"),
+    ],
+)
+def test_what_the_server_does_not_tell_is_left_out(entry: RemoteEntry, line: str) -> None:
+    assert as_line(entry) == line
 
 
 def test_a_slash_at_the_end_may_be_left_out_and_a_file_is_one_line(

@@ -13,7 +13,7 @@ import pytest
 from asyncnet.cli import main
 from tests.cli.command import COMMAND, DEADLINE, environment, run
 from tests.cli.ftp_yard import LARGE, Yard, liar, server_tls, yard
-from tests.cli.test_fetch import terminal
+from tests.cli.test_fetch import terminal, wait_for_thread
 from tests.cli.test_fetch_ftp import enter, wait_for
 
 
@@ -58,6 +58,23 @@ def test_standard_input_is_put_under_the_url_s_name(site: Yard) -> None:
     done = subprocess.run(command, env=environment(), input=LARGE, capture_output=True, timeout=DEADLINE, check=False)
     assert (done.returncode, done.stderr.decode()) == (0, f"{site.url}/piped: {len(LARGE)} bytes\n")
     assert (site.root / "piped").read_bytes() == LARGE
+
+
+def test_a_pipe_is_put_and_can_be_left(site: Yard, capfd: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo("pipe")
+    command = [*COMMAND, "put", "pipe", f"{site.url}/"]
+    with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE) as process:
+        with open("pipe", "wb") as pipe:
+            pipe.write(LARGE)
+        assert process.communicate(timeout=DEADLINE)[1].decode() == f"{site.url}/pipe: {len(LARGE)} bytes\n"
+    assert (site.root / "pipe").read_bytes() == LARGE
+    with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE) as process:
+        wait_for_thread(process.pid)  # which opens the pipe, and waits for a writer
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=DEADLINE)
+    assert (process.returncode, err) == (130, b"")
+    assert main(["put", "-C", "pipe", f"{site.url}/"]) == 1
+    assert "pipe: it is no file" in capfd.readouterr().err
 
 
 def test_files_go_over_as_many_connections_as_there_are_jobs(site: Yard) -> None:
@@ -290,9 +307,10 @@ def test_a_name_with_a_line_end_needs_another_one(site: Yard, capfd: pytest.Capt
     assert there(site) == ["lines"]
 
 
-def test_a_server_that_is_not_there_is_told(site: Yard, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["put", "other.txt", "ftp://127.0.0.1:1/"]) == 1
-    assert "cannot connect to 127.0.0.1:1" in capfd.readouterr().err
+def test_a_server_that_is_not_there_is_told(site: Yard, tree: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for words in (["other.txt"], ["--mirror", "tree"], ["--mkdir", "--mirror", "tree"]):
+        assert main(["put", *words, "ftp://127.0.0.1:1/a/"]) == 1
+        assert "cannot connect to 127.0.0.1:1" in capfd.readouterr().err
 
 
 def test_a_server_that_takes_no_file_is_told(site: Yard, capfd: pytest.CaptureFixture[str]) -> None:
