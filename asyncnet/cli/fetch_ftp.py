@@ -17,7 +17,7 @@ from asyncnet.cli.mirroring import Tree, mirror_all
 from asyncnet.cli.progress import Display, Report, shown
 from asyncnet.cli.saving import pass_on, pass_on_to_device, save
 from asyncnet.errors import ConfigurationError
-from asyncnet.ftp.client import FTPClient, HashMismatch, PermanentReplyError
+from asyncnet.ftp.client import FTPClient, HashMismatch, PermanentReplyError, ReplyError, ServiceClosing
 from asyncnet.ftp.client_files import local_hash
 from asyncnet.ftp.mirror import mirror_down
 from asyncnet.ftp.url import FTPURL, parse_url
@@ -85,7 +85,7 @@ class FTPFetcher:
         size = (await _content(ftp, url)).size
         report.begin(0, size)
         async with ftp.retrieve(url.path, size=size, ascii=url.type == "a") as stream:
-            await pass_on(_Pieces(stream, ftp.timeout), sink, report)
+            await pass_on(_Pieces(stream, ftp.timeout, is_text=url.type == "a"), sink, report)
 
     async def _fetch_into(
         self, partial: Partial, ftp: FTPClient, url: FTPURL, content: Content, report: Report
@@ -112,25 +112,32 @@ class FTPFetcher:
     async def _receive(self, partial: Partial, ftp: FTPClient, url: FTPURL, content: Content, report: Report) -> None:
         report.begin(partial.size, content.size)
         async with ftp.retrieve(url.path, offset=partial.size, size=content.size, ascii=url.type == "a") as stream:
-            await save(partial, _Pieces(stream, ftp.timeout), report)
+            await save(partial, _Pieces(stream, ftp.timeout, is_text=url.type == "a"), report)
 
 
 class _Pieces:
-    """What comes, each piece within `timeout` seconds."""
+    """What comes, each piece within `timeout` seconds; of a text with the line ends that there are here."""
 
-    def __init__(self, stream: Stream, timeout: float) -> None:
+    def __init__(self, stream: Stream, timeout: float, *, is_text: bool) -> None:
         self._stream = stream
         self._timeout = timeout
+        self._is_text = is_text
+        self._held = b""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
         self._stream.deadline = trio.current_time() + self._timeout
-        data = await self._stream.receive_some()
+        data = self._held + (received := await self._stream.receive_some())
+        self._held = b""
         if not data:
             raise StopAsyncIteration
-        return data
+        if not self._is_text:
+            return data
+        if received and data.endswith(b"\r"):  # half a line end, perhaps
+            data, self._held = data[:-1], b"\r"
+        return data.replace(b"\r\n", b"\n")
 
 
 async def _content(ftp: FTPClient, url: FTPURL) -> Content:
@@ -141,7 +148,9 @@ async def _content(ftp: FTPClient, url: FTPURL) -> Content:
         if url.type != "a":  # the size of a text on its way is another one
             size = await ftp.size(url.path)
         modified = await ftp.modified(url.path)
-    except PermanentReplyError:
+    except ServiceClosing:
+        raise
+    except ReplyError:
         pass
     return Content(url, size, modified)
 

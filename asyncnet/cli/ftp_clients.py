@@ -157,8 +157,8 @@ def _find_login(url: FTPURL) -> Login:
     found = _netrc_login(url.host)
     if found is not None and url.user in (None, found.user):
         return found
-    if url.user is None or url.user in ("anonymous", "ftp"):
-        return Login(url.user)
+    if url.user in (None, "anonymous", "ftp"):
+        return Login()
     return Login(url.user, _ask(url.user, url.host))
 
 

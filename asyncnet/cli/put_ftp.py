@@ -49,6 +49,8 @@ class FTPPutter:
     def target(text: str, file: str, *, is_tree: bool) -> FTPURL:
         """The URL that `file` gets. Raises URLError and ConfigurationError."""
         url = parse_url(text)
+        if url.type == "a":
+            raise ConfigurationError(f"{shown(text)}: files are put as they are: leave out ;type=a")
         is_folder = url.path.endswith("/") or (not url.path and (not is_tree or text.endswith("/")))
         if not is_folder:
             return url
@@ -151,7 +153,7 @@ class FTPPutter:
 async def _put_stream(ftp: FTPClient, source: int, url: FTPURL, report: Report) -> None:
     """Put what the descriptor `source` has to say, which may be waited for as long as it likes."""
     report.begin(0, None)
-    async with ftp.store(url.path, ascii=url.type == "a") as stream:
+    async with ftp.store(url.path) as stream:
         while data := await trio.to_thread.run_sync(read_some, source, abandon_on_cancel=True):
             await stream.send_all(data)
             report.advance(len(data))

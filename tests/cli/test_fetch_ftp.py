@@ -85,9 +85,10 @@ def test_standard_output_gets_the_content_and_nothing_else(
 
 
 def test_a_text_may_be_fetched_as_one(site: Yard) -> None:
-    (site.root / "text").write_bytes(b"one\ntwo\n")
+    text = b"one\ntwo\r\n" * 100_000 + b"\r"
+    (site.root / "text").write_bytes(text)
     assert main(["fetch", f"{site.url}/text;type=a"]) == 0
-    assert Path("text").read_bytes() == b"one\r\ntwo\r\n"
+    assert Path("text").read_bytes() == text
 
 
 def test_a_reader_of_standard_output_that_has_enough_is_no_failure(site: Yard) -> None:
@@ -258,6 +259,11 @@ def test_without_them_they_come_from_netrc(guarded: Yard, tmp_path: Path) -> Non
     assert main(["fetch", f"{guarded.url}/other.txt"]) == 0
     assert main(["fetch", "-f", guarded.url.replace("//", "//anna@") + "/other.txt"]) == 0
     assert guarded.logins == ["anna", "anna"]
+
+
+def test_who_wants_to_be_anonymous_is_asked_for_no_password(site: Yard) -> None:
+    assert main(["fetch", site.url.replace("//", "//ftp@") + "/other.txt"]) == 0
+    assert site.logins == ["anonymous"]
 
 
 def test_a_netrc_that_cannot_be_read_is_told(guarded: Yard, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -285,6 +285,7 @@ def test_a_tree_needs_the_folders_above_it(site: Yard, tree: Path, capfd: pytest
         (["other.txt", "./other.txt", "ftp://a/x/"], "two of the files would be put as ftp://a/x/other.txt"),
         (["other.txt", "ftp://a/x y"], "a blank is %20"),
         (["other.txt", "ftp://a/x%0a"], "cannot be sent"),
+        (["other.txt", "ftp://a/x;type=a"], "files are put as they are: leave out ;type=a"),
         (["--proxy", "x://y", "other.txt", "ftp://a/"], "a proxy begins with"),
         (["--ca", "/nonexistent", "other.txt", "ftpes://a/"], "does not load"),
     ],
