@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks import report
 from benchmarks.echo import ECHO, ECHO_TLS
+from benchmarks.ftp import tables as ftp
 from benchmarks.harness import BenchmarkError, Settings, build_load, choose_cores, run
 from benchmarks.http import client, files, hello, uploads, websocket
 from benchmarks.idle import IDLE
@@ -32,6 +33,7 @@ BENCHMARKS = {
         uploads.UPLOAD,
         uploads.CHUNKS,
         client.CLIENT,
+        *ftp.TABLES,
     )
 }
 

@@ -35,7 +35,7 @@ LOAD_MARGIN = 60.0
 SATURATED = 0.9
 """A server's share of its core, below which something other than the server was measured."""
 
-DEBIAN_PACKAGES = {"wrk": "wrk", "nginx": "nginx-light"}
+DEBIAN_PACKAGES = {"wrk": "wrk", "nginx": "nginx-light", "vsftpd": "vsftpd"}
 """Which package brings a program."""
 
 Sample = dict[str, float]

@@ -230,7 +230,7 @@ class TestTricks:
 
 async def test_many_connections_at_once_lose_and_gain_nothing(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x" * 100)
-    files = LimitedFiles(LocalFiles(tmp_path), 2000)
+    files = LimitedFiles(LocalFiles(tmp_path), 1_000_000)
 
     async def use(seed: int) -> None:
         chance = random.Random(seed)

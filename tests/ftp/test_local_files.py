@@ -292,22 +292,28 @@ class TestReservedNames:
         if planted == "hard link":
             assert (root / "theirs").read_text() == "theirs"
 
-    async def test_a_partial_that_vanishes_before_it_is_locked_is_left_alone(
-        self, root: Path, files: LocalFiles, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("another", [False, True])
+    async def test_a_partial_that_takes_its_name_before_it_is_locked_is_left_alone(
+        self, root: Path, files: LocalFiles, another: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         await break_off(files, "a", b"x")
         real_flock = fcntl.flock
 
         def flock(descriptor: int, operation: int) -> None:
             monkeypatch.undo()
-            os.rename(root / hidden(root)[0], root / "a")  # another process has committed it
+            partial = hidden(root)[0]
+            os.rename(root / partial, root / "a")  # another process has committed it
+            if another:
+                (root / partial).touch()  # and a third one has begun anew
             real_flock(descriptor, operation)
 
         monkeypatch.setattr(fcntl, "flock", flock)
         upload = await files.store(("a",), offset=None)
-        await upload.write(b"new")
+        await upload.write(b"new" * BUFFER)
         assert (root / "a").read_bytes() == b"x"
         await upload.commit()
+        assert (root / "a").read_bytes() == b"new" * BUFFER
+        assert hidden(root) == []
 
     async def test_without_locks_files_are_uploaded_and_none_is_resumed(
         self, root: Path, files: LocalFiles, monkeypatch: pytest.MonkeyPatch

@@ -1,0 +1,1 @@
+"""FTP beside vsftpd and pyftpdlib."""
