@@ -94,10 +94,12 @@ class Opening:
 
     async def abort(self) -> None:
         """Give it up, so that the server sees a reset."""
-        if self._listener is not None:
-            await trio.aclose_forcefully(self._listener)
-        if self._stream is not None:
-            await self._stream.abort()
+        try:
+            if self._stream is not None:
+                await self._stream.abort()
+        finally:
+            if self._listener is not None:
+                await trio.aclose_forcefully(self._listener)  # raises when we are cancelled, after its work
 
 
 async def open_way(control: Control, rules: DataRules) -> Opening:

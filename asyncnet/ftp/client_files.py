@@ -28,6 +28,9 @@ has, None where nobody knows."""
 PIECE = 1 << 20
 """How much is read from or written to the disk at a time, in bytes."""
 
+DISK_TIME = 5.0
+"""How many seconds the disk has for what is written and closed after a cancellation."""
+
 PART = ".part"
 """What stands behind the name of a file that is not whole."""
 
@@ -52,9 +55,15 @@ async def download(
         await trio.to_thread.run_sync(part.unlink)  # no resume would mend it
         raise
     finally:
-        await trio.to_thread.run_sync(file.close)
+        await _close(file)
     await trio.to_thread.run_sync(os.replace, part, place)
     return moved
+
+
+async def _close(file: BinaryIO) -> None:
+    """Close a file that has nothing to write any more, also when cancelled."""
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + DISK_TIME):
+        await trio.to_thread.run_sync(file.close)
 
 
 def _open_part(part: Path, resume: bool) -> BinaryIO:
@@ -110,7 +119,7 @@ async def _receive(ftp: FTPClient, path: str, file: BinaryIO, offset: int, size:
                 report(offset + moved, size)
         finally:
             if pieces:  # broken off: what has come is what a resume goes on from
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + DISK_TIME):
                     await trio.to_thread.run_sync(_write, file, pieces)
     return moved
 
@@ -137,7 +146,7 @@ async def upload(
         moved = await upload_from(ftp, file, path, resume, progress, verify)
         return moved, os.fstat(file.fileno()).st_mtime
     finally:
-        await trio.to_thread.run_sync(file.close)
+        await _close(file)
 
 
 async def upload_from(

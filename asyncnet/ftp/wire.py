@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from asyncnet.errors import LocalProtocolError, RemoteProtocolError
 
-# Commands: RFC 959 section 5.3. A verb of letters, then the end or one space and the argument, which may begin and end
-# with spaces (RFC 3659 section 2.2). The Telnet of RFC 854 lies beneath: byte 255 is IAC.
+# Commands: RFC 959 section 5.3. A verb of letters (and digits, as in XSHA256), then the end or one space and the
+# argument, which may begin and end with spaces (RFC 3659 section 2.2). The Telnet of RFC 854 lies beneath: byte 255 is
+# IAC.
 
 MAX_LINE = 8192
 """The longest line of the control connection, in bytes: a path of 4096, each byte of it doubled by Telnet at worst."""

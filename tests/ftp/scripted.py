@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import trio
 
-from asyncnet.beside import accept_beside, connect_beside, listen_beside
+from asyncnet.beside import connect_beside, listen_beside
 from asyncnet.errors import EndOfStream, IncompleteRead
 from asyncnet.ftp.client import FTPClient
 from asyncnet.ftp.wire import Command, parse_command, parse_extended_port, parse_port
@@ -36,6 +36,17 @@ class Session:
         self.data_tls: ssl.SSLContext | None = None
         self.last_data: Stream | None = None
 
+    async def listen(self) -> int:
+        """Listen for a data connection, and for an earlier one no longer; returns the port."""
+        await self.close_listener()
+        self.listener = listen_beside(self.stream)
+        return self.listener.address.port or 0
+
+    async def close_listener(self) -> None:
+        if self.listener is not None:
+            await trio.aclose_forcefully(self.listener)
+            self.listener = None
+
     async def say(self, data: bytes) -> None:
         await self.stream.send_all(data)
 
@@ -47,12 +58,14 @@ class Session:
         else:
             assert self.listener is not None
             await self.say(first)
-            data = await accept_beside(self.stream, self.listener)
-            await self.listener.aclose()
-        self.listener = self.active_port = None
+            data = Stream(await self.listener.accept())
+            await self.close_listener()
+        self.active_port = None
+        if self.last_data is not None:
+            await self.last_data.abort()
+        self.last_data = data
         if self.data_tls is not None:
             await data.start_tls(self.data_tls, server_side=True)
-        self.last_data = data
         return data
 
     async def run(self) -> None:
@@ -70,7 +83,10 @@ class Session:
             if isinstance(answer, bytes):
                 await self.say(answer)
             else:
-                await answer(self, command.argument)
+                try:
+                    await answer(self, command.argument)
+                except OSError:
+                    await self.say(b"425 cannot connect\r\n")
             if command == Command("QUIT"):
                 return
 
@@ -124,20 +140,17 @@ class ScriptedFTP:
         except trio.BrokenResourceError:
             pass
         finally:
-            if session.listener is not None:
-                await trio.aclose_forcefully(session.listener)
+            await session.close_listener()
             if session.last_data is not None:
                 await session.last_data.abort()
 
 
 async def listen_extended(session: Session, argument: str) -> None:
-    session.listener = listen_beside(session.stream)
-    await session.say(f"229 Extended (|||{session.listener.address.port}|)\r\n".encode())
+    await session.say(f"229 Extended (|||{await session.listen()}|)\r\n".encode())
 
 
 async def listen_passive(session: Session, argument: str) -> None:
-    session.listener = listen_beside(session.stream)
-    port = session.listener.address.port or 0
+    port = await session.listen()
     await session.say(f"227 Passive (192,0,2,1,{port // 256},{port % 256})\r\n".encode())
 
 
