@@ -13,8 +13,7 @@ from contextlib import AbstractAsyncContextManager
 
 import trio
 
-from asyncnet.ftp import FTPClient, mirror_down, mirror_up
-from asyncnet.ftp.mirror import Outcome, Step
+from asyncnet.ftp import FTPClient, Outcome, Step, mirror_down, mirror_up
 from asyncnet.ftp.url import parse_url
 from asyncnet.printable import printable
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import trio
 
 from asyncnet.endpoints import Endpoint, Scheme
-from asyncnet.errors import ConfigurationError
-from asyncnet.ftp.client import FTPClient, ServiceClosing
+from asyncnet.errors import AsyncnetError, ConfigurationError
+from asyncnet.ftp.client import FTPClient, PermanentReplyError, ServiceClosing
 from asyncnet.ftp.url import FTPURL
 from asyncnet.printable import printable
 from asyncnet.transports.certificates import client_context
@@ -38,6 +38,10 @@ class Login:
     user: str | None = None
     password: str | None = field(default=None, repr=False)
     account: str | None = field(default=None, repr=False)
+
+
+class LoginError(AsyncnetError):
+    """The server lets nobody in without a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,13 @@ class FTPClients:
 
     async def _open(self, url: FTPURL) -> _Open:
         stack = AsyncExitStack()
-        return await stack.enter_async_context(self.connect(url)), stack
+        try:
+            return await stack.enter_async_context(self.connect(url)), stack
+        except PermanentReplyError as error:
+            if error.code == 530 and self._logins[_server(url)].user is None:
+                where = f"{url.scheme}://USER@{url.authority}/"
+                raise LoginError(f"{error}; the user's name stands in the URL, {where}, or in ~/.netrc") from error
+            raise
 
     async def aclose(self) -> None:
         """Say goodbye on all connections."""

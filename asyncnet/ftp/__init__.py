@@ -12,6 +12,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from asyncnet.ftp.client import FTPClient as FTPClient
+    from asyncnet.ftp.client import HashMismatch as HashMismatch
+    from asyncnet.ftp.client import NotSupported as NotSupported
+    from asyncnet.ftp.client import PermanentReplyError as PermanentReplyError
+    from asyncnet.ftp.client import ReplyError as ReplyError
+    from asyncnet.ftp.client import ServiceClosing as ServiceClosing
+    from asyncnet.ftp.client import TransientReplyError as TransientReplyError
     from asyncnet.ftp.client_listing import EntryKind as EntryKind
     from asyncnet.ftp.client_listing import RemoteEntry as RemoteEntry
     from asyncnet.ftp.client_listing import is_safe_name as is_safe_name
@@ -23,6 +29,8 @@ if TYPE_CHECKING:
     from asyncnet.ftp.limits import FTPTimeouts as FTPTimeouts
     from asyncnet.ftp.local_files import LocalFiles as LocalFiles
     from asyncnet.ftp.memory_files import MemoryFiles as MemoryFiles
+    from asyncnet.ftp.mirror import Outcome as Outcome
+    from asyncnet.ftp.mirror import Step as Step
     from asyncnet.ftp.mirror import mirror_down as mirror_down
     from asyncnet.ftp.mirror import mirror_up as mirror_up
     from asyncnet.ftp.mounted_files import MountedFiles as MountedFiles
@@ -41,14 +49,22 @@ else:
     __all__, __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "client": ("FTPClient",),
+            "client": (
+                "FTPClient",
+                "HashMismatch",
+                "NotSupported",
+                "PermanentReplyError",
+                "ReplyError",
+                "ServiceClosing",
+                "TransientReplyError",
+            ),
             "client_listing": ("EntryKind", "RemoteEntry", "is_safe_name"),
             "events": ("Changed", "LoggedIn", "Moved"),
             "limited_files": ("LimitedFiles",),
             "limits": ("FTPLimits", "FTPTimeouts"),
             "local_files": ("LocalFiles",),
             "memory_files": ("MemoryFiles",),
-            "mirror": ("mirror_down", "mirror_up"),
+            "mirror": ("Outcome", "Step", "mirror_down", "mirror_up"),
             "mounted_files": ("MountedFiles",),
             "server": ("FTPHandler",),
             "storage": ("Download", "Entry", "HashAlgorithm", "Status", "Storage", "Upload"),

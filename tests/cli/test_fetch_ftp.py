@@ -305,6 +305,13 @@ def test_a_wrong_password_is_told_and_not_shown(guarded: Yard, capfd: pytest.Cap
     assert "hunter2" not in err
 
 
+def test_where_nobody_is_anonymous_the_user_is_told_where_a_name_goes(
+    guarded: Yard, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fetch", f"{guarded.url}/other.txt"]) == 1
+    assert f"ftp://USER@{guarded.url[6:]}/, or in ~/.netrc" in capfd.readouterr().err
+
+
 def test_where_no_more_connections_are_let_in_the_files_come_one_by_one(guarded: Yard) -> None:
     url = guarded.url.replace("//", "//bert:secret@")
     assert main(["fetch", *(f"{url}/{name}" for name in ("file.bin", "other.txt", "pub/one.txt"))]) == 0
