@@ -71,6 +71,8 @@ class Reply:
         """
         if not 100 <= self.code <= 599:
             raise LocalProtocolError(f"{self.code} is no reply code")
+        if len(self.lines) == 1 and _is_sendable(self.lines[0]):
+            return f"{self.code} {self.lines[0]}\r\n".encode("utf-8", "surrogateescape")
         for line in self.lines:
             if not _UNSENDABLE.isdisjoint(line):
                 raise LocalProtocolError(f"a line of a reply holds a line end or NUL: {line!r}")
@@ -83,6 +85,8 @@ class Reply:
 
 
 _UNSENDABLE = frozenset("\r\n\0")
+_is_sendable = re.compile(r"[^\r\n\0]*").fullmatch
+"""What nearly all replies are, which have one line."""
 
 # RFC 959 section 4.2, RFC 5321 section 4.2: the first digit is 1 to 5, the second 0 to 5. Servers of FTP go beyond that
 # (RFC 2228 has 6yz), and some leave the text and its space out.

@@ -176,7 +176,13 @@ async def store(control: Control, argument: str) -> Reply:
         if place is None:
             return Reply.of(554, "No line of TYPE A begins or goes on there.")
         offset = place
-    return await _receive(control, "STOR", path, await control.files.store(path, offset=offset))
+    try:
+        upload = await control.files.store(path, offset=offset)
+    except OSError as exc:
+        if offset and exc.errno == errno.EINVAL:
+            return Reply.of(554, "There are not so many bytes to go on behind.")
+        raise
+    return await _receive(control, "STOR", path, upload)
 
 
 async def _place_in_lines(control: Control, path: Path, offset: int) -> int | None:

@@ -22,6 +22,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
+from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 import trio
@@ -62,7 +63,7 @@ class Control:
         self.stream = stream
         self.session = Session(secured=stream.tls is not None, protected=stream.tls is not None)
         self.session.buffer_size_set = self.session.secured  # with implicit TLS all is settled
-        self.logins: Logins = server.guard.connection(stream.peer)
+        self._logins: Logins | None = None
         self.account: Account | None = None
         self.source: DataSource | None = None
         """Where the next data connection comes from."""
@@ -74,8 +75,16 @@ class Control:
         self._errors = 0
         self._speaking = trio.Lock()
         self._has_alarm = False
+        self._said_goodbye = False
 
     # What commands use
+
+    @property
+    def logins(self) -> Logins:
+        """What attempts to log in pass through. Anonymous users need none."""
+        if self._logins is None:
+            self._logins = self.server.guard.connection(self.stream.peer)
+        return self._logins
 
     @property
     def files(self) -> Storage:
@@ -116,6 +125,7 @@ class Control:
 
     def say(self, reply: Reply) -> None:
         """Queue a reply. It leaves when the next command is waited for."""
+        self._said_goodbye = reply.code == 221
         # Telnet's IAC is doubled (RFC 854).
         self.stream.write(reply.encode(every_line_coded=False).replace(b"\xff", b"\xff\xff"))
 
@@ -136,14 +146,14 @@ class Control:
         self.stream.take_urgent_inline()
         self.say(Reply.of(220, self.server.greeting))
         try:
-            async with trio.open_nursery() as self._nursery:
-                while not self.is_ending and (line := await self._next_line()) is not None:
-                    reply = await self._obey(line)
-                    if reply is not None:
-                        self.say(reply)
-                        self._count_errors(reply)
-                self.log_out()
-                await self.stream.linger()
+            while not self.is_ending and (line := await self._next_line()) is not None:
+                reply = await self._obey(line)
+                if reply is not None:
+                    self.say(reply)
+                    self._count_errors(reply)
+            self.log_out()
+            if not self._said_goodbye:
+                await self.stream.linger()  # what the client still says must not destroy what it is told
         finally:
             self.log_out()
 
@@ -239,19 +249,18 @@ class Control:
                 return Reply.of(522, "Data connections need TLS here: PROT P comes first.")
             self.transfer = transfer
             self._hear_soon()
-            with busy():
-                with transfer.scope:
-                    transfer.reply = await self._move(source, transfer, opening, move, is_short)
-                if transfer.hearing is not None:
-                    transfer.hearing.scope.cancel()
-                    await transfer.hearing.is_over.wait()
+            with busy(), transfer.scope:
+                transfer.reply = await self._move(source, transfer, opening, move, is_short)
             self._log(transfer)
         finally:
+            if transfer.hearing is not None:
+                transfer.hearing.scope.cancel()
+                with trio.CancelScope(shield=True):  # it is over in the next turn
+                    await transfer.hearing.is_over.wait()
             self.transfer = None
             source.close()
         if transfer.gone is not None:
-            self.is_ending = True
-            return Reply.of(421, "The control connection ended.")
+            raise transfer.gone
         if transfer.is_aborted:
             self.say(transfer.reply or Reply.of(426, "The transfer was aborted."))
             return Reply.of(226, "ABOR is done.")
@@ -334,8 +343,9 @@ class Control:
         if transfer.started + HEAR_AFTER > now:
             self._hear_soon()
         elif not transfer.scope.cancelled_caught:
+            # A nursery for each connection would cost each command a part of what this costs a long transfer.
             transfer.hearing = Hearing()
-            self._nursery.start_soon(self._hear, transfer, transfer.hearing)
+            trio.lowlevel.spawn_system_task(self._hear, transfer, transfer.hearing, context=copy_context())
 
     def forget_alarms(self) -> None:
         """For the alarm of `_hear_soon` alone."""
@@ -344,6 +354,9 @@ class Control:
         try:
             with hearing.scope:
                 await self._hear_meanwhile(transfer)
+        except Exception as exc:  # carried to the connection's own task: in this one it would end the whole program
+            transfer.gone = exc
+            transfer.scope.cancel()
         finally:
             hearing.is_over.set()
 
@@ -355,10 +368,6 @@ class Control:
                 line = await stream.receive_until(b"\n", limit=self.server.ftp_limits.line)
             except LimitExceeded:
                 return  # it is answered when its turn comes
-            except (RemoteProtocolError, trio.BrokenResourceError) as exc:
-                transfer.gone = exc
-                transfer.scope.cancel()
-                return
             try:
                 command = parse_command(line)
             except RemoteProtocolError:

@@ -53,13 +53,17 @@ class Client:
                 continue
             self._buffer = rest
             if line[3:4] == b" ":
-                if line[:3] != code:
+                if not line.startswith(code):
                     raise SystemExit(f"expected {code.decode()}, had {line.decode()}")
                 return line
 
     def command(self, line: bytes, code: bytes) -> bytes:
         self.socket.sendall(line + b"\r\n")
         return self.reply(code)
+
+    def begin(self, line: bytes) -> None:
+        """A command that a data connection is there for: 150, or 125."""
+        self.command(line, b"1")
 
     def data(self) -> socket.socket:
         line = self.command(b"EPSV", b"229")
@@ -73,7 +77,7 @@ class Client:
 
     def retrieve(self, name: bytes) -> int:
         data = self.data()
-        self.command(b"RETR " + name, b"150")
+        self.begin(b"RETR " + name)
         data = self.secured(data)
         buffer, received = bytearray(PIECE), 0
         while count := data.recv_into(buffer):
@@ -84,7 +88,7 @@ class Client:
 
     def store(self, name: bytes, piece: bytes, times: int = 1) -> None:
         data = self.data()
-        self.command(b"STOR " + name, b"150")
+        self.begin(b"STOR " + name)
         data = self.secured(data)
         for _ in range(times):
             data.sendall(piece)
@@ -204,7 +208,7 @@ def list_entries(port: int, count: int) -> Sample:
     data.close()
     over.set()
     watching.join()
-    client.reply(b"150")
+    client.reply(b"1")
     client.reply(b"226")
     if lines < count:
         raise SystemExit(f"{lines} entries of {count}")

@@ -1,4 +1,4 @@
-"""FTP: a gigabyte each way, in the clear and in TLS; thousands of small files; logins; sessions at once; a long list."""
+"""FTP: a gigabyte each way, in the clear and in TLS; many small files; logins; sessions at once; a long list."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def measure(
     with folder() as root:
         fill(root, kind, count)
         if tls:
-            from benchmarks.http.requests import certificate
+            from benchmarks.echo import certificate
 
             arguments = ["--certificate", str(certificate(settings.scratch))]
         with server(settings, module, str(root), *arguments) as target:
@@ -81,11 +81,11 @@ def fill(root: Path, kind: str, count: int) -> None:
             (root / "many" / f"entry {number}").touch()
 
 
-def candidates(kind: str, count: int, *peers: str, tls: bool = False, before: str | None = None) -> tuple[Candidate, ...]:
+def candidates(
+    kind: str, count: int, *peers: str, tls: bool = False, before: str | None = None
+) -> tuple[Candidate, ...]:
     def one(name: str, module: str, **needs: tuple[str, ...]) -> Candidate:
-        return Candidate(
-            name, partial(measure, module=module, kind=kind, count=count, tls=tls, before=before), **needs
-        )
+        return Candidate(name, partial(measure, module=module, kind=kind, count=count, tls=tls, before=before), **needs)
 
     made = [one("asyncnet", "asyncnet_ftp")]
     for peer in peers:

@@ -6,7 +6,7 @@ import logging
 import warnings
 
 from pyftpdlib.authorizers import DummyAuthorizer
-from pyftpdlib.handlers import FTPHandler
+from pyftpdlib.handlers import FTPHandler, TLS_FTPHandler
 from pyftpdlib.servers import FTPServer
 
 from benchmarks.servers import announce, command_line
@@ -17,11 +17,8 @@ if __name__ == "__main__":
     warnings.simplefilter("ignore")
     authorizer = DummyAuthorizer()
     authorizer.add_anonymous(options.root, perm="elradfmwMT")
-    handler = FTPHandler
-    if options.certificate is not None:
-        from pyftpdlib.handlers import TLS_FTPHandler as handler
-
-        handler.certfile = options.certificate
+    handler = FTPHandler if options.certificate is None else TLS_FTPHandler
+    handler.certfile = options.certificate
     handler.authorizer = authorizer
     server = FTPServer(("127.0.0.1", 0), handler)
     announce(server.socket.getsockname()[1])

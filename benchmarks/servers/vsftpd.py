@@ -20,21 +20,19 @@ anon_root={root}
 anon_upload_enable=YES
 anon_mkdir_write_enable=YES
 anon_other_write_enable=YES
-anon_world_readable_only=NO
-allow_writeable_chroot=YES
 no_anon_password=NO
 max_per_ip=0
 max_clients=0
 xferlog_enable=NO
 seccomp_sandbox=NO
 secure_chroot_dir={empty}
-ftp_username=nobody
+ftp_username=ftp
 """
 
 if __name__ == "__main__":
     options = command_line("root")
     port = free_port()
-    empty = tempfile.mkdtemp()
+    empty = tempfile.mkdtemp()  # where vsftpd shuts itself in
     configuration = Path(empty).with_suffix(".conf")
     configuration.write_text(CONFIGURATION.format(root=options.root, port=port, empty=empty))
     announce(port)

@@ -275,6 +275,7 @@ class TestTransfers:
             await peer.expect(350, "REST 4")
             await peer.send("STOR a", b"xyz")
             assert files.contents() == {"a": b"0123xyz"}
+            await peer.expect_all((350, "REST 8"), (554, "STOR a"), (350, "REST 1"), (554, "STOR new"))
 
     async def test_allo_is_a_promise(self) -> None:
         files = MemoryFiles()

@@ -610,7 +610,6 @@ class TestCancelling:
             lambda: files.hash(("a",), HashAlgorithm.MD5),
             files.free_space,
             lambda: download.read(0, 1),
-            lambda: upload.write(b"x"),
         ):
             with trio.CancelScope() as scope:
                 scope.cancel()
