@@ -24,7 +24,7 @@ import trio
 from asyncnet.endpoints import Endpoint, Scheme, connect
 from asyncnet.errors import EndOfStream, IncompleteRead, LimitExceeded, RemoteProtocolError
 from asyncnet.ftp import client_files
-from asyncnet.ftp.client_commands import QUIT_TIME, TIMEOUT, UNKNOWN, Commands, check, check_login
+from asyncnet.ftp.client_commands import QUIT_TIME, TIMEOUT, UNKNOWN, Commands, check, check_login, check_way
 from asyncnet.ftp.client_control import (
     Control,
     NotSupported,
@@ -126,6 +126,7 @@ class FTPClient(Commands):
         user = where.user if user is None else user
         password = where.password if password is None else password
         check_login(user, password, account)
+        check_way(active, proxy)
         waits = Timeouts(send=timeout, close=min(timeout, QUIT_TIME))
         if tls is None and (where.scheme != "ftp" or try_tls):
             tls = await trio.to_thread.run_sync(client_context, Endpoint(Scheme.TCP, tls=True))
@@ -162,16 +163,25 @@ class FTPClient(Commands):
 
         By MLSD; where the server lacks it by LIST, from whose form the times, to the minute or the day and in the
         server's own time zone, are taken for UTC. `.` and `..` are left out. A name is what the server says: ask
-        `is_safe_name` before it becomes a path here.
+        `is_safe_name` before it becomes a path here. Raises `RemoteProtocolError` for a line that it cannot read.
+
+        Nothing else runs on this client meanwhile. Left before the end, it breaks the listing off. (Where LIST has
+        listed nothing, CWD tells whether there is a folder; cancelled between that and the way back, the client is
+        closed.)
         """
         check(path)
         with self._control.claim():
             async with AsyncExitStack() as stack:
                 stream = await self._open_listing(stack, path)
-                yield _EntryReader(stream, self._control, facts=not self._no_facts)
+                reader = _EntryReader(stream, self._control, facts=not self._no_facts)
+                yield reader
+            if reader.is_blank and self._no_facts and path:
+                await self._check_folder(path)  # vsftpd lists what is not there, as nothing
 
     async def _open_listing(self, stack: AsyncExitStack, path: str) -> Stream:
         await self._set_type("I")
+        if self._features and not {"MLST", "MLSD"} & self._features.keys():
+            self._no_facts = True
         if not self._no_facts:
             try:
                 return await stack.enter_async_context(self._transfer("MLSD", path or None, counts=False))
@@ -221,16 +231,21 @@ class FTPClient(Commands):
             modified = parse_time(reply.text.strip()) if reply.is_success else None
             return RemoteEntry(name, EntryKind.FILE, size=size, modified=modified, is_exact=modified is not None)
         refusal = error_for(reply, f"SIZE {path}")
+        try:
+            await self._check_folder(path)
+        except PermanentReplyError:
+            raise refusal from None
+        return RemoteEntry(name, EntryKind.FOLDER)
+
+    async def _check_folder(self, path: str) -> None:
+        """Enter a folder and leave it again. Raises ReplyError if that is not possible."""
         here = unquote((await self._control.expect("PWD")).text)
         try:
-            reply = await self._control.ask("CWD", path)
-            if not reply.is_success:
-                raise refusal
+            await self._control.expect("CWD", path)
             await self._control.expect("CWD", here)
         except trio.Cancelled:
             await self._control.abort()  # nobody knows where we are
             raise
-        return RemoteEntry(name, EntryKind.FOLDER)
 
     # Transfers
 
@@ -265,7 +280,9 @@ class FTPClient(Commands):
         Left at the end, it waits for the server's word that this was the whole, and raises `ReplyError` if it was
         not; `RemoteProtocolError` where fewer bytes came than the server had said, or than `size`, which is what the
         whole file is known to have. Left before the end, or by an exception, it resets the data connection, and the
-        client stays usable.
+        client stays usable. A receive that waits too long ends by `ReceiveTimeout`, after `timeout` to twice that.
+
+        With `ascii` lines end by CR LF as they are sent, and nothing is counted.
         """
         check(path)
         with self._control.claim():
@@ -353,6 +370,8 @@ class _EntryReader:
         self._control = control
         self._facts = facts
         self._now = time.time()
+        self.is_blank = False
+        """Whether it has come to the end without a single line."""
 
     def __aiter__(self) -> AsyncIterator[RemoteEntry]:
         return self
@@ -363,6 +382,7 @@ class _EntryReader:
             try:
                 data = await self._stream.receive_until(b"\n", limit=MAX_LINE)
             except EndOfStream:
+                self.is_blank = not self._stream.bytes_in
                 raise StopAsyncIteration from None
             except IncompleteRead as exc:  # some leave the last line end out
                 data = self._stream.take(len(exc.partial))

@@ -54,8 +54,7 @@ class Commands:
         timeout: float = TIMEOUT,
         keep_alive: float | None = None,
     ) -> None:
-        if active and proxy is not None:
-            raise LocalProtocolError("a server cannot connect to us through a proxy: leave active out")
+        check_way(active, proxy)
         self._control = Control(Stream.of(stream), timeout)
         self._rules = DataRules(active=active, proxy=proxy, host=host)
         self.keep_alive = keep_alive
@@ -270,6 +269,8 @@ class Commands:
         `NotSupported` where the server has none for it. A large file takes its time: mind `timeout`.
         """
         check(path)
+        if algorithm not in ALGORITHMS:
+            raise LocalProtocolError(f"a hash is made by one of {', '.join(ALGORITHMS)}, not by {algorithm!r}")
         with self._control.claim():
             features = await self._ask_features()
             if algorithm in _hash_algorithms(features):
@@ -323,7 +324,17 @@ def check(*arguments: str) -> None:
         format_command("NOOP", argument)
 
 
+def check_way(active: bool, proxy: str | None) -> None:
+    """Refuse what cannot work."""
+    if active and proxy is not None:
+        raise LocalProtocolError("a server cannot connect to us through a proxy: leave active out")
+
+
 def check_login(user: str | None, password: str | None, account: str | None) -> None:
+    """The same for a login, whose message must not show what is wrong."""
     for what, value in (("user", user), ("password", password), ("account", account)):
-        if value is not None and any(character in value for character in "\r\n\0"):
-            raise LocalProtocolError(f"a line end or NUL cannot be sent within a {what}")
+        try:
+            if value is not None:
+                format_command("PASS", value)
+        except LocalProtocolError:
+            raise LocalProtocolError(f"the {what} cannot be sent: a line end, a NUL, or too long") from None

@@ -198,17 +198,20 @@ class Control:
     async def settle_transfer(self) -> Reply:
         """The final reply of a transfer, whose data connection has ended. Those of NOOPs may come before or after."""
         doubtful: Reply | None = None
-        while True:
-            reply = await self.receive_final()
-            if not self._noops or reply.code not in _NOOP_ANSWERS:
-                break
-            self._noops -= 1
-            if reply.code != 200:
-                doubtful = reply
+        try:
+            while True:
+                reply = await self.receive_final()
+                if not self._noops or reply.code not in _NOOP_ANSWERS:
+                    break
+                self._noops -= 1
+                if reply.code != 200:
+                    doubtful = reply
+            self._owed -= 1
+        finally:
+            self._owed += self._noops
+            self._noops = 0
         if reply.code == 200 and doubtful is not None:
-            reply = doubtful  # that was the transfer's, and this is a NOOP's
-        self._owed += self._noops - 1
-        self._noops = 0
+            return doubtful  # that was the transfer's, and this is a NOOP's
         return reply
 
     async def receive_final(self) -> Reply:

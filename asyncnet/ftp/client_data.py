@@ -27,10 +27,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from asyncnet.alarms import set_alarm
 from asyncnet.beside import accept_beside, connect_beside, listen_beside
 from asyncnet.endpoints import connect
 from asyncnet.errors import LocalProtocolError, RemoteProtocolError
-from asyncnet.ftp.client_control import Control, KeepAlive, ReplyError, describe, error_for
+from asyncnet.ftp.client_control import Control, KeepAlive, NotSupported, ReplyError, describe, error_for
 from asyncnet.ftp.wire import format_extended_port, format_port, parse_extended_passive, parse_passive
 from asyncnet.limits import Timeouts
 from asyncnet.printable import printable
@@ -45,7 +46,10 @@ if TYPE_CHECKING:
 LEAVE_GRACE = 2.0
 """How long, in seconds, the end of a file is waited for when its reader leaves where the end should be."""
 
-_find_announced = re.compile(r"\(([0-9]{1,19}) bytes?\)").search
+_NOT_LISTED = "failed to open directory"
+"""What vsftpd says, in a 226, behind the empty listing of a folder that is not there."""
+
+_find_announced = re.compile(r"\(([0-9]{1,19}) bytes?\)").findall
 
 
 @dataclass(slots=True)
@@ -104,6 +108,8 @@ class Opening:
 
 async def open_way(control: Control, rules: DataRules) -> Opening:
     """Agree with the server on a data connection."""
+    if rules.proxy is None and control.stream.hop[1].host is None:
+        raise NotSupported("data connections lead to where the control connection does, and that is no TCP")
     if rules.active:
         return await _listen(control, rules)
     port = await _passive_port(control, rules)
@@ -194,9 +200,10 @@ async def transfer(
         await opening.abort()
         raise
     if not offset and (announced := _find_announced(reply.text)):
-        size = int(announced[1])
+        size = int(announced[-1])  # a file's name may look the same, and stands before it
     ending = _Ending(control, stream, describe(verb, argument), size - offset if counts and size is not None else None)
     keeper = None if keep_alive is None else KeepAlive(control, keep_alive)
+    watch = _StallWatch(stream, control)
     try:
         yield stream
     except BaseException as exc:
@@ -206,9 +213,45 @@ async def transfer(
             await ending.explain(exc)
         raise
     finally:
+        watch.stop()
         if keeper is not None:
             keeper.stop()
     await (ending.of_sent() if sends else ending.of_received())
+
+
+class _StallWatch:
+    """Ends a receive that waits without a byte coming, for `Control.timeout` seconds at least and twice that at most.
+
+    Whoever computes between two receives may take any time.
+    """
+
+    def __init__(self, stream: Stream, control: Control) -> None:
+        self._stream: Stream | None = stream
+        self._control = control
+        self._was_waiting = False
+        self._seen = 0
+        self._set()
+
+    def _set(self) -> None:
+        if self._control.timeout < math.inf:
+            set_alarm(trio.current_time() + self._control.timeout, self)
+
+    def ring(self, now: float) -> None:
+        stream = self._stream
+        if stream is None or stream.is_closed:
+            return
+        waits = stream._receiving
+        if waits and self._was_waiting and stream.bytes_in == self._seen:
+            stream.deadline = now
+        self._was_waiting, self._seen = waits, stream.bytes_in
+        self._set()
+
+    def forget_alarms(self) -> None:
+        self._stream = None
+
+    def stop(self) -> None:
+        """The transfer is over."""
+        self._stream = None
 
 
 class _Ending:
@@ -287,5 +330,5 @@ class _Ending:
 
     async def _check_reply(self) -> None:
         reply = await self._control.settle_transfer()
-        if not reply.is_success:
+        if not reply.is_success or (self._command.startswith("LIST") and _NOT_LISTED in reply.text):
             raise error_for(reply, self._command)

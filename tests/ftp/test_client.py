@@ -10,6 +10,8 @@ import pytest
 import trio
 import trio.testing
 import trustme
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asyncnet.errors import LocalProtocolError, PlaintextAfterUpgrade, RemoteProtocolError
 from asyncnet.ftp.client import (
@@ -181,6 +183,7 @@ async def test_passwords_are_hidden_from_the_log_of_the_conversation() -> None:
 INJECTING: dict[str, Callable[[FTPClient], Awaitable[object]]] = {
     "login's user": lambda ftp: ftp.login("joe\r\nDELE x", "p"),
     "login's password": lambda ftp: ftp.login("joe", "p\r\nDELE x"),
+    "login's unencodable password": lambda ftp: ftp.login("joe", "p\r\nDELE\ud800"),
     "login's account": lambda ftp: ftp.login("joe", "p", "a\nDELE x"),
     "cwd": lambda ftp: ftp.cwd("a\r\nDELE x"),
     "size": lambda ftp: ftp.size("a\nDELE x"),
@@ -471,6 +474,37 @@ async def test_a_hash_that_is_none_is_the_servers_fault() -> None:
             await (await logged_in(ftp)).hash("a", "MD5")
 
 
+# Whatever a server says
+
+REPLIES = st.lists(
+    st.sampled_from([b"220", b"226", b"257", b"331", b"421", b"500", b"x", b"-", b" ", b'"/"', b"\r\n", b"\n", b"\xff"])
+).map(b"".join) | st.binary(max_size=60)
+
+
+@given(said=st.lists(REPLIES, max_size=6))
+def test_whatever_a_server_says_a_client_raises_nothing_unforeseen(said: list[bytes]) -> None:
+    async def main() -> None:
+        async def script(peer: ScriptedPeer) -> None:
+            try:
+                for piece in said:
+                    await peer.send(piece)
+                    await trio.testing.wait_all_tasks_blocked()
+            except (AssertionError, trio.BrokenResourceError):
+                pass  # the client has had enough
+            await peer.close()
+
+        async with client_of(script) as ftp:
+            foreseen = (ReplyError, RemoteProtocolError, trio.BrokenResourceError, trio.ClosedResourceError)
+            for step in (ftp.greet, ftp.login, ftp.pwd, ftp.noop, lambda: ftp.stat("x"), ftp.quit):
+                try:
+                    await step()
+                except foreseen:
+                    pass
+            assert ftp.is_closed
+
+    trio.run(main)
+
+
 # TLS
 
 
@@ -557,3 +591,12 @@ async def test_a_cancelled_upgrade_closes_the_client(contexts: tuple[ssl.SSLCont
 async def test_active_mode_through_a_proxy_is_refused() -> None:
     with pytest.raises(LocalProtocolError):
         FTPClient(stream_pair()[0], active=True, proxy="http://127.0.0.1:1")
+    with pytest.raises(LocalProtocolError):
+        async with FTPClient.connect("ftp://192.0.2.1/", active=True, proxy="http://127.0.0.1:1"):
+            pass
+
+
+async def test_a_hash_by_an_unknown_name_is_refused() -> None:
+    async with client_of(answering()) as ftp:
+        with pytest.raises(LocalProtocolError, match="SHA-256"):
+            await ftp.hash("x", "sha256")

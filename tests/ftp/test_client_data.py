@@ -10,15 +10,24 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 import trustme
 
 from asyncnet.endpoints import connect
-from asyncnet.errors import LocalProtocolError, RemoteProtocolError
-from asyncnet.ftp.client import FTPClient, HashMismatch, PermanentReplyError, ReplyError, TransientReplyError
+from asyncnet.errors import LocalProtocolError, ReceiveTimeout, RemoteProtocolError
+from asyncnet.ftp.client import (
+    FTPClient,
+    HashMismatch,
+    NotSupported,
+    PermanentReplyError,
+    ReplyError,
+    TransientReplyError,
+)
 from asyncnet.ftp.client_control import Control
+from asyncnet.ftp.client_data import _StallWatch
 from asyncnet.service import serve
 from asyncnet.stream import Stream
-from asyncnet.testing import cancel_at_each_checkpoint
+from asyncnet.testing import cancel_at_each_checkpoint, stream_pair
 from asyncnet.transports.base import TruncatedError
 from tests.ftp.scripted import ScriptedFTP, Session, connected, listen_extended, running
 
@@ -195,6 +204,7 @@ def sending(data: bytes, last: bytes, first: bytes = b"150 ok\r\n") -> Callable[
         (b"150 hello (12 bytes)\r\n", b"half", b"226 done\r\n", RemoteProtocolError),
         (b"150-hello\r\n150 (12 bytes).\r\n", b"half", b"226 done\r\n", RemoteProtocolError),
         (b"150 hello (12 bytes)\r\n", b"half", b"426 broken\r\n", TransientReplyError),
+        (b"150 a (1 byte) (12 bytes)\r\n", b"half", b"226 done\r\n", RemoteProtocolError),
     ],
 )
 async def test_a_part_is_not_taken_for_the_whole(
@@ -431,6 +441,41 @@ async def test_a_refused_restart_is_told() -> None:
         assert await fetch(ftp) == HELLO
 
 
+async def test_a_receive_for_which_nothing_comes_is_ended_and_a_slow_reader_is_not(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    ours, its = stream_pair()
+    control, _ = stream_pair()
+    watch = _StallWatch(ours, Control(control, 10))
+    await its.send_all(b"hello")
+    await trio.sleep(100)
+    assert await ours.receive_exactly(5) == b"hello"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send_slowly, its)
+        for _ in range(10):
+            await ours.receive_exactly(1)
+    before = trio.current_time()
+    with pytest.raises(ReceiveTimeout):
+        await ours.receive_some()
+    assert 10 <= trio.current_time() - before <= 20
+    watch.stop()
+
+
+async def send_slowly(stream: Stream) -> None:
+    for _ in range(10):
+        await trio.sleep(9)
+        await stream.send_all(b"x")
+
+
+async def test_without_a_network_there_is_no_data_connection() -> None:
+    ours, _ = stream_pair()
+    ftp = FTPClient(ours)
+    ftp._type = "I"
+    with pytest.raises(NotSupported):
+        async with ftp.retrieve("x"):
+            pass
+
+
 # Cancelling anywhere
 
 
@@ -526,6 +571,30 @@ async def test_a_failure_is_not_taken_for_the_answer_to_a_noop() -> None:
         assert await ftp.size("hello") == 12
 
 
+@pytest.mark.parametrize("answers", [b"200 ok\r\n226 done\r\n500 what?\r\n", b"226 done\r\n200 ok\r\n200 ok\r\n"])
+async def test_cancelled_before_the_transfers_reply_all_replies_to_noops_stay_owed(answers: bytes) -> None:
+    async def retrieve(session: Session, path: str) -> None:
+        data = await session.open_data()
+        await session.stream.receive_exactly(12)
+        await data.aclose()
+        await ended.wait()
+        await session.say(answers)
+
+    ended = trio.Event()
+    async with connected() as (ftp, server):
+        server.answers["RETR"] = retrieve
+        with trio.CancelScope() as scope:
+            async with ftp.retrieve("hello") as stream:
+                ftp._control.send_noop()
+                ftp._control.send_noop()
+                await read_all(stream)
+                scope.deadline = trio.current_time() + 0.01
+        assert scope.cancelled_caught
+        ended.set()
+        assert await ftp.size("hello") == 12
+        assert await ftp.pwd() == "/"
+
+
 # Listings
 
 
@@ -568,6 +637,33 @@ async def test_without_mlsd_a_listing_is_that_of_list(code: int) -> None:
             "LIST ./-a",
             "LIST",
         ]
+
+
+async def test_a_listing_of_nothing_is_not_that_of_an_empty_folder() -> None:
+    async with connected() as (ftp, server):
+        server.answers["MLSD"] = b"500 what?\r\n"
+        server.answers["LIST"] = sending(b"", b"226 Transfer done (but failed to open directory).\r\n")
+        with pytest.raises(ReplyError, match="failed to open"):
+            await ftp.list("x")
+        server.answers["LIST"] = sending(b"", b"226 Directory send OK.\r\n")
+        assert await ftp.list("x") == []
+        assert server.commands[-3:] == ["PWD", "CWD x", "CWD /"]
+        assert await ftp.list() == []
+        assert server.commands[-1] == "LIST"
+        server.answers["CWD"] = b"550 not there\r\n"
+        with pytest.raises(PermanentReplyError, match="not there"):
+            await ftp.list("x")
+        assert await ftp.size("hello") == 12
+
+
+async def test_a_server_that_says_beforehand_that_it_has_no_facts_is_not_asked_for_them() -> None:
+    server = ScriptedFTP()
+    server.answers["FEAT"] = b"211-Features:\r\n SIZE\r\n211 End\r\n"
+    server.listing = b"-rw-r--r-- 1 u g 12 Jan  1  2020 hello\r\n"
+    async with connected(server) as (ftp, _):
+        assert [entry.name for entry in await ftp.list()] == ["hello"]
+        assert server.commands[-1] == "LIST"
+        assert "MLSD" not in server.commands
 
 
 async def test_a_folder_that_is_not_there_is_not_asked_for_again_by_list() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ import trio
 import trustme
 
 from asyncnet.ftp.client import EntryKind, FTPClient, NotSupported, ReplyError
+from asyncnet.ftp.mirror import mirror_down, mirror_up
 from tests.interop.ftp_servers import LARGE, SERVERS, Peer
 
 pytestmark = pytest.mark.timeout(120)
@@ -64,6 +65,8 @@ async def test_a_folder_is_listed_with_sizes_kinds_and_times(peer: Peer, url: st
         with pytest.raises(ReplyError):
             async with ftp.retrieve("not there"):
                 pass
+        with pytest.raises(ReplyError):
+            await ftp.list("not there")
         assert f"{await ftp.pwd()}/".replace("//", "/") == peer.home
 
 
@@ -203,3 +206,27 @@ async def test_implicit_tls_is_spoken_from_the_first_byte(peer: Peer, trusted: s
         target = io.BytesIO()
         await ftp.download(f"{peer.home}large", target)
         assert target.getvalue() == LARGE
+
+
+async def test_trees_go_both_ways(peer: Peer, url: str, trusted: ssl.SSLContext, tmp_path: Path) -> None:
+    here, there = tmp_path / "here", f"{peer.home}mirrored"
+    (here / "a" / "b").mkdir(parents=True)
+    contents = {"x": b"x" * 10, "a/y z": LARGE, "a/b/ü": b"", "a/-v": b"v"}
+    for name, content in contents.items():
+        (here / name).write_bytes(content)
+
+    def connect() -> AbstractAsyncContextManager[FTPClient]:
+        return FTPClient.connect(url, tls=trusted)
+
+    report = await mirror_up(connect, here, there, connections=3)
+    assert (report.transferred, report.failures) == (4, [])
+    assert (await mirror_up(connect, here, there, connections=2)).same == 4
+    report = await mirror_down(connect, there, tmp_path / "back", connections=3)
+    assert (report.transferred, report.failures) == (4, [])
+    assert {name: (tmp_path / "back" / name).read_bytes() for name in contents} == contents
+    again = await mirror_down(connect, there, tmp_path / "back", connections=2)
+    assert (again.transferred, again.same) == (0, 4)
+    for name in contents:
+        (here / name).unlink()
+    report = await mirror_up(connect, here, there, delete=True)
+    assert (report.deleted, report.failures) == (4, [])
