@@ -23,6 +23,7 @@ from asyncnet.cli import main
 from asyncnet.cli.log import FileLog
 from tests.cli.command import DEADLINE, Running, run, serving
 from tests.cli.test_log import record
+from tests.cli.test_serve import wait_until_refused
 
 
 @pytest.fixture
@@ -346,3 +347,32 @@ def test_help_tells_what_to_serve_before_all_else_and_shows_examples(capsys: pyt
     assert out.index("what to serve") < out.index("data connections") < out.index("limits;")
     for line in textwrap.dedent(out.partition("examples:\n")[2]).splitlines():
         assert "asyncnet serve ftp " in line
+
+
+# Its end
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_transfers_finish_and_says_goodbye_to_whoever_waits(root: Path, number: int) -> None:
+    content = bytes(range(256)) * 100_000  # more than the sockets on the way hold
+    (root / "large").write_bytes(content)
+    with serving("ftp", "tcp://127.0.0.1:0", "--root", root, "--anonymous", "--drain-timeout", "off") as service:
+        (port,) = service.ports
+        with client(port) as busy, client(port) as idle:
+            busy.voidcmd("TYPE I")
+            with busy.transfercmd("RETR large") as data:
+                received = bytearray(data.recv(1000))
+                service.process.send_signal(number)
+                wait_until_refused(port)
+                with pytest.raises(ftplib.error_temp, match="421"):
+                    idle.getresp()
+                while piece := data.recv(1 << 20):
+                    received += piece
+            assert busy.getresp().startswith("226")
+            assert received == content
+            with pytest.raises(ftplib.error_temp, match="421"):
+                busy.getresp()
+            status, err = service.end()
+            assert status == 0, err
+            idle.close()
+            busy.close()
