@@ -182,6 +182,33 @@ class ReceivingHalf(SendingHalf):
             self._receiving = False
         return b"" if end else await self._receive(max_bytes)
 
+    async def receive_into(self, buffer: memoryview) -> int:
+        """Wait for some bytes and put what has come into `buffer`; returns how many bytes, 0 at the end.
+
+        For large amounts: no bytes object is made, and under TLS more than one record is taken. Always a checkpoint.
+        """
+        if self._buffer or self._outgoing or self._taps or self._receiving:
+            data = await self.receive_some(len(buffer))
+            buffer[: len(data)] = data
+            return len(data)
+        if self._draining or self._overdue:
+            self._check_interrupted()
+        self._receiving = True
+        self._turns = 0
+        try:
+            while True:
+                await self._transport.wait_receivable(len(buffer))
+                count = self._transport.receive_into_now(buffer)
+                if count is not None:
+                    self.bytes_in += count
+                    return count
+                self._check_interrupted()
+        except (trio.ClosedResourceError, TruncatedError) as exc:
+            end = self._end_of(exc)
+        finally:
+            self._receiving = False
+        return 0 if end else await self.receive_into(buffer)
+
     async def _stop_sending_rest(self, flush: SideFlush) -> None:
         """Have the task that sends what a batch left over leave that to the caller."""
         flush.scope.cancel()

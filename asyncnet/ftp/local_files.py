@@ -36,6 +36,9 @@ THREADS = 16
 BUFFER = 1 << 19
 """How much of an upload is gathered in memory before a thread writes it, in bytes. Each upload may hold so much."""
 
+LARGE = BUFFER // 2
+"""What is written as it comes, in bytes: to copy it into the buffer would cost more than a thread."""
+
 READ_NOW = 1 << 18
 """How much is read on the event loop, if it is in memory, in bytes: more of it would keep others waiting."""
 
@@ -281,7 +284,7 @@ class LocalUpload:
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         self._check_open()
-        if len(self._buffer) + len(data) >= BUFFER:
+        if len(data) >= LARGE or len(self._buffer) + len(data) >= BUFFER:
             await _in_thread(self._write_through, data)
         else:
             self._buffer += data  # and no checkpoint: whoever receives what it writes has had one

@@ -9,14 +9,17 @@ from typing import TypeAlias
 
 import trio
 
-from asyncnet.errors import FileShrankError
+from asyncnet.errors import FileShrankError, ReceiveTimeout
 from asyncnet.ftp.ascii import FromNetwork, to_network
 from asyncnet.ftp.storage import Download, Path, Upload
 from asyncnet.replies import Reply
 from asyncnet.stream import Stream
 
-PIECE = 256 * 1024
-"""How much is read from a storage, or received, at a time, in bytes."""
+PIECE = 512 * 1024
+"""How much is read from a storage, or gathered for it, at a time, in bytes."""
+
+FIRST_PIECE = 16 * 1024
+"""How much is gathered of an upload that may be a small one."""
 
 Report: TypeAlias = Callable[[int], object]
 """Called with the number of bytes of each step."""
@@ -91,20 +94,37 @@ async def _send_lines_of(data: Stream, download: Download, skipped: int, report:
 
 
 async def receive_content(data: Stream, upload: Upload, *, is_ascii: bool, report: Report, timeout: float) -> None:
-    """Receive to the end, which has to be a clean one, and give it all to `upload`.
+    """Receive to the end, which has to be a clean one, and give it all to `upload`; also what came before a failure.
 
     Raises `ReceiveTimeout` if nothing comes for `timeout` seconds, `trio.BrokenResourceError` if the connection breaks
     (`TruncatedError` without TLS's closing message), and the OSErrors of the storage.
     """
     lines = FromNetwork() if is_ascii else None
-    while True:
-        data.deadline = trio.current_time() + timeout
-        piece = await data.receive_some(PIECE)
-        if not piece:
-            break
-        report(len(piece))
-        await upload.write(piece if lines is None else lines.feed(piece))
+    buffer, filled = memoryview(bytearray(FIRST_PIECE)), 0
+
+    async def pass_on() -> None:
+        nonlocal filled
+        piece, filled = buffer[:filled], 0
+        await upload.write(piece if lines is None else lines.feed(bytes(piece)))
+
+    try:
+        while True:
+            data.deadline = trio.current_time() + timeout
+            count = await data.receive_into(buffer[filled:])
+            if not count:
+                break
+            report(count)
+            filled += count
+            if filled == len(buffer):
+                await pass_on()
+                if len(buffer) < PIECE:
+                    buffer = memoryview(bytearray(PIECE))  # it is no small one
+    except (trio.BrokenResourceError, ReceiveTimeout, trio.Cancelled):
+        with trio.CancelScope(shield=True):  # it waits for a disk alone
+            await pass_on()
+        raise
     data.deadline = math.inf
+    await pass_on()
     if lines is not None and (rest := lines.end()):
         await upload.write(rest)
 

@@ -145,6 +145,14 @@ class Transport(trio.abc.HalfCloseableStream):
     def receive_now(self, max_bytes: int) -> bytes | None:
         """What has arrived, at most `max_bytes`; b"" is the end; None: nothing yet, wait again. Not a checkpoint."""
 
+    def receive_into_now(self, buffer: memoryview) -> int | None:
+        """The same into `buffer`, as much as is there; returns how many bytes: 0 is the end."""
+        data = self.receive_now(len(buffer))
+        if data is None:
+            return None
+        buffer[: len(data)] = data
+        return len(data)
+
     @abstractmethod
     def wake(self) -> None:
         """End the wait for something to receive, if there is one at this moment."""

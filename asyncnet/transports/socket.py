@@ -251,6 +251,14 @@ class SocketTransport(DescriptorTransport):
         except OSError as exc:
             raise self._failure(exc) from exc
 
+    def receive_into_now(self, buffer: memoryview) -> int | None:
+        try:
+            return self._socket.recv_into(buffer)
+        except BlockingIOError:
+            return None
+        except OSError as exc:
+            raise self._failure(exc) from exc
+
     def send_now(self, data: Data) -> int:
         try:
             return self._socket.send(data)
