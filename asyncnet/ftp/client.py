@@ -87,7 +87,7 @@ class FTPClient(Commands):
     without a reply, `ServiceClosing` for a 421.
 
     Every method may be cancelled. The client is usable then: a reply that was still owed is dropped before the next
-    command. Only `connect`, `login` and `quit` close it.
+    command. Only `connect`, `start_tls`, `login` and `quit` close it, and `stat` and `scan` at the place they name.
     """
 
     url: FTPURL | None = None
@@ -112,9 +112,10 @@ class FTPClient(Commands):
     ) -> AsyncIterator[Self]:
         """Connect, secure, log in; at the end of the block QUIT, or at an exception close.
 
-        `url` is `ftp://`, `ftps://` (TLS from the first byte, port 990) or `ftpes://` (AUTH TLS demanded); over `ftp://`
-        `try_tls` asks for TLS and goes on in the clear where the server has none. `user` and `password` go before
-        those of the URL; without either it is anonymous. The URL's path is nothing but told: `ftp.url.path`.
+        `url` is `ftp://`, `ftps://` (TLS from the first byte, port 990) or `ftpes://` (AUTH TLS demanded); over
+        `ftp://` `try_tls` asks for TLS and goes on in the clear where the server has none. `user` and `password` go
+        before those of the URL, whose password is for its own user alone; without either it is anonymous. The URL's
+        path is nothing but told: `ftp.url.path`.
 
         `tls` is a context of the caller's; without it the server is verified against the system's trust store.
         `active` has the server connect to us for data. `proxy` is as in `asyncnet.connect`, and data goes through it
@@ -123,8 +124,8 @@ class FTPClient(Commands):
         Raises URLError, what `asyncnet.connect` raises, and `ReplyError` where the server refuses TLS or the login.
         """
         where = parse_url(url) if isinstance(url, str) else url
-        user = where.user if user is None else user
-        password = where.password if password is None else password
+        if user is None or user == where.user:
+            user, password = where.user, where.password if password is None else password
         check_login(user, password, account)
         check_way(active, proxy)
         waits = Timeouts(send=timeout, close=min(timeout, QUIT_TIME))

@@ -89,15 +89,15 @@ class Commands:
 
     async def greet(self) -> Reply:
         """Hear the server's greeting: the first step on a stream of the caller's; `connect` does it."""
-        try:
-            with self._control.claim():
+        with self._control.claim():
+            try:
                 self.welcome = await self._control.receive_final()
                 if not self.welcome.is_success:
                     raise error_for(self.welcome, "the greeting")
                 return self.welcome
-        except BaseException:
-            await self._control.abort()
-            raise
+            except BaseException:
+                await self._control.abort()
+                raise
 
     async def start_tls(self, context: ssl.SSLContext, *, server_hostname: str | None) -> None:
         """Secure the connection by AUTH TLS, and data connections by PROT P; `connect` does it.
@@ -108,8 +108,8 @@ class Commands:
         await self._protect(context, server_hostname, demanded=True)
 
     async def _protect(self, context: ssl.SSLContext, server_hostname: str | None, *, demanded: bool) -> None:
-        try:
-            with self._control.claim():
+        with self._control.claim():
+            try:
                 if self.stream.tls is None:
                     reply = await self._control.ask("AUTH", "TLS")
                     if reply.code not in (234, 334):
@@ -123,13 +123,10 @@ class Commands:
                 await self._control.expect("PROT", "P")
                 self._rules.tls = context
                 self._rules.server_hostname = server_hostname
-        except ReplyError:
-            if self.stream.tls is not None:
-                await self._control.abort()
-            raise
-        except BaseException:
-            await self._control.abort()
-            raise
+            except BaseException as exc:
+                if self.stream.tls is not None or not isinstance(exc, ReplyError):
+                    await self._control.abort()
+                raise
 
     async def login(self, user: str | None = None, password: str | None = None, account: str | None = None) -> None:
         """Log in; without a `user`, as anonymous. Closes the client when it is cancelled."""
@@ -165,14 +162,15 @@ class Commands:
         """Say goodbye and close. Never raises for what the server says to it."""
         if self.is_closed:
             return
-        try:
-            with trio.move_on_after(QUIT_TIME), self._control.claim():
-                await self._control.ask("QUIT")
-            await self.stream.aclose()
-        except (ReplyError, RemoteProtocolError, trio.BrokenResourceError, TimeoutError):
-            pass
-        finally:
-            await self._control.abort()
+        with self._control.claim():
+            try:
+                with trio.move_on_after(QUIT_TIME):
+                    await self._control.ask("QUIT")
+                await self.stream.aclose()
+            except (ReplyError, RemoteProtocolError, trio.BrokenResourceError, TimeoutError):
+                pass
+            finally:
+                await self._control.abort()
 
     # Commands
 

@@ -103,6 +103,7 @@ class ScriptedFTP:
         self.stored_event = trio.Event()
         self.commands: list[str] = []
         self.sessions: list[Session] = []
+        self.host = "127.0.0.1"
         self.port = 0
         self.answers: dict[str, Answer] = {
             "USER": b"331 password\r\n",
@@ -130,7 +131,7 @@ class ScriptedFTP:
 
     @property
     def url(self) -> str:
-        return f"ftp://127.0.0.1:{self.port}/"
+        return f"ftp://{self.host}:{self.port}/"
 
     async def __call__(self, stream: trio.abc.Stream) -> None:
         session = Session(self, Stream.of(stream))
@@ -215,12 +216,13 @@ async def give_listing(session: Session, path: str) -> None:
 
 @asynccontextmanager
 async def running(
-    server: ScriptedFTP | None = None, *, tls: ssl.SSLContext | None = None
+    server: ScriptedFTP | None = None, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
 ) -> AsyncIterator[ScriptedFTP]:
     """The server, on a port of its own."""
     server = server or ScriptedFTP()
+    server.host = host
     async with trio.open_nursery() as nursery:
-        endpoint = "tcp://127.0.0.1:0" if tls is None else "tls://127.0.0.1:0"
+        endpoint = f"{'tcp' if tls is None else 'tls'}://{host}:0"
         service = await nursery.start(lambda task_status: serve(server, endpoint, tls=tls, task_status=task_status))
         server.port = int(service.endpoints[0].rpartition(":")[2])
         yield server

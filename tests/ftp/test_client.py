@@ -305,9 +305,11 @@ async def test_one_task_uses_a_client_at_a_time() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ftp.noop)
             await trio.testing.wait_all_tasks_blocked()
-            with pytest.raises(trio.BusyResourceError):
-                await ftp.pwd()
+            for step in (ftp.pwd, ftp.login, ftp.greet, ftp.quit):
+                with pytest.raises(trio.BusyResourceError):
+                    await step()
             go_on.set()
+        assert not ftp.is_closed
 
 
 async def test_a_command_that_is_cancelled_leaves_the_client_usable_wherever_that_happens() -> None:

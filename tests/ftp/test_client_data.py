@@ -132,13 +132,28 @@ async def test_a_stranger_on_the_active_port_is_sent_away() -> None:
 
 
 async def test_a_server_that_does_not_connect_is_not_waited_for() -> None:
-    async with connected(active=True, timeout=0.1) as (ftp, server):
-        server.answers["RETR"] = b"150 soon\r\n"
+    async def promise(session: Session, path: str) -> None:
+        ftp.timeout = 0.01
+        await session.say(b"150 soon\r\n")
+
+    async with connected(active=True) as (ftp, server):
+        server.answers["RETR"] = promise
         with pytest.raises(TimeoutError, match="has not connected"):
             await fetch(ftp)
         ftp.timeout = 30
         server.answers["ABOR"] = b"426 well\r\n226 aborted\r\n"
         assert await ftp.size("hello") == 12
+
+
+@pytest.mark.parametrize("active", [False, True])
+async def test_over_ipv6_there_are_the_extended_commands_alone(active: bool) -> None:
+    async with running(host="[::1]") as server:
+        async with FTPClient.connect(server.url, active=active) as ftp:
+            assert await fetch(ftp) == HELLO
+            server.answers |= {"EPSV": b"500 what?\r\n", "EPRT": b"500 what?\r\n"}
+            with pytest.raises(PermanentReplyError):
+                await fetch(ftp)
+    assert not any(command.startswith(("PASV", "PORT")) for command in server.commands)
 
 
 async def test_data_goes_through_the_proxy_too() -> None:
@@ -848,10 +863,12 @@ async def test_user_and_password_come_from_the_url_or_from_the_caller() -> None:
             assert ftp.url.path == "x/y"
         async with FTPClient.connect(f"ftp://joe:a@{place}", password="other"):
             pass
+        async with FTPClient.connect(f"ftp://joe:a@{place}", user="jim"):
+            pass
         async with FTPClient.connect(server.url, login=False):
             pass
     logins = [command for command in server.commands if command[:4] in ("USER", "PASS")]
-    assert logins == ["USER joe", "PASS a b", "USER joe", "PASS other"]
+    assert logins == ["USER joe", "PASS a b", "USER joe", "PASS other", "USER jim", "PASS"]
 
 
 # Whole files
