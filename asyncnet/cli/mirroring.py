@@ -89,7 +89,9 @@ async def mirror_all(trees: Sequence[Tree], screen: Display) -> int:
         except (AsyncnetError, OSError, trio.BrokenResourceError) as error:
             failures += 1
             screen.complain(tree.what, explain(error, plain="ftp:// or ftpes://"))
-        except (trio.Cancelled, KeyboardInterrupt):
+        except Exception:
+            raise
+        except BaseException:  # cancelled, or Ctrl-C, or a group that has it
             screen.complain(tree.what, "interrupted; the same command once more fetches or puts what is missing")
             raise
         else:

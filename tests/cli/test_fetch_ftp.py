@@ -394,6 +394,25 @@ def test_a_file_of_a_tree_that_fails_does_not_stop_the_others(site: Yard, capfd:
     assert Path("copy/file.bin").read_bytes() == LARGE
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_of_a_tree_what_has_come(site: Yard, number: signal.Signals) -> None:
+    site.files.fault.after, site.files.fault.stands_still = 1_000_000, True
+    command = [*COMMAND, "fetch", "--mirror", "-o", "copy", site.url]
+    with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE) as process:
+        try:
+            assert site.files.fault.happened.wait(DEADLINE)
+            process.send_signal(number)
+            _, err = process.communicate(timeout=DEADLINE)
+        finally:
+            process.kill()
+    assert process.returncode == 128 + number, err
+    assert b"Traceback" not in err
+    assert b"interrupted; the same command once more fetches or puts what is missing" in err
+    site.files.fault.after = None
+    assert main(["fetch", "--mirror", "-o", "copy", site.url]) == 0
+    assert Path("copy/file.bin").read_bytes() == LARGE
+
+
 # Mistakes
 
 
