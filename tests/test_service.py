@@ -32,6 +32,7 @@ from asyncnet import (
     is_draining,
     serve,
 )
+from asyncnet.connection import busy
 from asyncnet.echo import EchoHandler
 from asyncnet.middleware import Middleware, NetworkRules, TimeLimit
 from asyncnet.testing import MemoryListener, ScriptedPeer
@@ -421,6 +422,25 @@ async def test_idle_connections_end(autojump_clock: trio.testing.MockClock, capl
         await talker.send(b"x")
         await talker.expect(b"x")
     assert "idle for 80 s" in caplog.text
+
+
+async def test_a_still_connection_whose_work_moves_elsewhere_is_not_idle(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def handler(stream: trio.abc.Stream) -> None:
+        with busy():
+            await trio.sleep(1000)
+        await Stream.of(stream).send_all(b"done")
+        await trio.sleep_forever()
+
+    listener = MemoryListener()
+    async with serving(handler, listener, timeouts=Timeouts(idle=80)):
+        peer = await visit(listener)
+        peer.timeout = 2000
+        await peer.expect(b"done")
+        began = trio.current_time()
+        await peer.expect_end()
+        assert 80 <= trio.current_time() - began <= 100
 
 
 async def test_a_time_limit_ends_a_busy_connection_by_a_reset(autojump_clock: trio.testing.MockClock) -> None:

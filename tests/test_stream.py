@@ -24,7 +24,7 @@ from asyncnet.testing import (
     stream_pair,
 )
 from asyncnet.transports.memory import memory_transports
-from tests.pairs import Maker, close_sockets, foreign_pair, memory_pair, over, socket_pair, tcp_pair
+from tests.pairs import MAKERS, Maker, close_sockets, foreign_pair, memory_pair, over, socket_pair, tcp_pair
 
 MANY = pytest.mark.parametrize("maker", [socket_pair, tcp_pair, memory_pair, foreign_pair])
 MIB = 1 << 20
@@ -1031,3 +1031,89 @@ async def test_stream_of_a_stream_is_itself() -> None:
     client, _server = stream_pair()
     assert Stream.of(client) is client
     assert Stream.of(client._transport)._transport is client._transport
+
+
+class TestDelivering:
+    """`deliver`: an end that is known to have arrived."""
+
+    async def test_it_returns_when_the_peer_has_all(self) -> None:
+        near, far = await over(tcp_pair)()
+        near.write(b"hello")
+        await near.deliver()
+        assert near.is_closed
+        assert await far.receive_exactly(5) == b"hello"
+        assert await far.receive_some() == b""
+        await far.aclose()
+
+    async def test_it_waits_for_a_peer_that_reads_slowly(self) -> None:
+        near, far = await over(tcp_pair)()
+        size = 20_000_000
+        done = trio.Event()
+
+        async def send() -> None:
+            await near.send_all(bytes(size))
+            await near.deliver()
+            done.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            received = 0
+            while data := await far.receive_some(1 << 20):
+                received += len(data)
+            assert received == size
+            with trio.fail_after(5):
+                await done.wait()
+        await far.aclose()
+
+    async def test_a_peer_that_resets_is_told(self) -> None:
+        near, far = await over(tcp_pair)()
+
+        async def send() -> None:
+            with pytest.raises(trio.BrokenResourceError):
+                await near.send_all(bytes(20_000_000))
+                await near.deliver()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            await far.receive_some()
+            await far.abort()
+        await near.aclose()
+
+    async def test_over_other_streams_it_closes(self) -> None:
+        near, far = await over(memory_pair)()
+        near.write(b"hello")
+        await near.deliver()
+        assert await far.receive_exactly(5) == b"hello"
+        assert await far.receive_some() == b""
+
+
+class TestReceivingInto:
+    async def test_what_has_come_is_put_into_the_buffer(self) -> None:
+        for maker in MAKERS:
+            near, far = await over(maker)()
+            buffer = memoryview(bytearray(10))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(near.send_all, b"hello")
+                assert await far.receive_into(buffer) == 5
+            assert bytes(buffer) == b"hello" + bytes(5)
+            far.unread(b"back")
+            assert await far.receive_into(buffer) == 4
+            assert buffer[:5] == b"backo"
+            await near.aclose()
+            assert await far.receive_into(buffer) == 0
+            await far.aclose()
+
+    async def test_its_deadline_is_the_streams(self, autojump_clock: trio.testing.MockClock) -> None:
+        _, far = await over(memory_pair)()
+        far.deadline = trio.current_time() + 5
+        with pytest.raises(ReceiveTimeout):
+            await far.receive_into(memoryview(bytearray(1)))
+
+    async def test_cancelled_it_loses_nothing(self) -> None:
+        near, far = await over(tcp_pair)()
+        with trio.move_on_after(0):
+            await far.receive_into(memoryview(bytearray(1)))
+        await near.send_all(b"x")
+        assert await far.receive_exactly(1) == b"x"
+        await near.aclose()
+        await far.aclose()

@@ -57,7 +57,7 @@ PIECE = 65536
 class TLSTransport(DescriptorTransport):
     """TLS on a connected, non-blocking socket."""
 
-    __slots__ = ("_may_hold", "_wants_to_write")
+    __slots__ = ("_at_end", "_may_hold", "_wants_to_write")
 
     can_half_close = False
     _socket: ssl.SSLSocket
@@ -66,6 +66,7 @@ class TLSTransport(DescriptorTransport):
         super().__init__(sock, beneath._local, beneath._peer)
         self._hop = beneath._hop
         self._wants_to_write = False  # what the last read waits for
+        self._at_end = False  # the peer's closing message was found behind what was received last
         self._may_hold = True  # OpenSSL may have more than the last receive has asked for
 
     async def handshake(self, server_name: str | None) -> None:
@@ -84,7 +85,7 @@ class TLSTransport(DescriptorTransport):
     def wait_receivable(self, max_bytes: int) -> Coroutine[Any, Any, None]:
         if self._descriptor == -1:
             raise trio.ClosedResourceError("this connection was closed")
-        if self._may_hold and self._socket.pending():
+        if self._may_hold and (self._at_end or self._socket.pending()):
             return checkpoint()
         if self._wants_to_write:
             return self._wait_writable()
@@ -124,7 +125,8 @@ class TLSTransport(DescriptorTransport):
                     raise TruncatedError("the connection ended without TLS's closing message") from exc
                 raise self._failure(exc) from exc
             if not count:
-                break  # so does the end come again
+                self._at_end = True  # it comes again, but nothing more makes the descriptor readable
+                break
             done += count
         self._may_hold = True
         return done

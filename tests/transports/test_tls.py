@@ -598,3 +598,22 @@ def test_a_renewal_that_could_not_be_read_for_a_moment_is_tried_again(
     assert tls.reload()
     assert not tls.reload()
     assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+async def test_many_records_are_received_at_once_and_the_end_behind_them_is_found() -> None:
+    near, far = await secured()
+    async with trio.open_nursery() as nursery:
+
+        async def send() -> None:
+            await near.send_all(b"a" * 50_000)
+            await near.aclose()
+
+        nursery.start_soon(send)
+        await trio.testing.wait_all_tasks_blocked()
+        buffer = memoryview(bytearray(100_000))
+        with trio.fail_after(5):
+            assert await far.receive_into(buffer) == 50_000
+            assert await far.receive_into(buffer) == 0
+            assert await far.receive_into(buffer) == 0
+        assert buffer[:50_001].tobytes() == b"a" * 50_000 + b"\0"
+        await far.aclose()
