@@ -280,11 +280,11 @@ class _Down(_Tree):
             async for entry in entries:
                 if entry.name in seen:
                     continue
+                seen.add(entry.name)
                 if not is_safe_name(entry.name):
                     error = LocalProtocolError(f"this is no name for a file here: {entry.name[:200]!a}")
                     self._tell(_below(path, entry.name), Outcome.FAILED, error=error)
                     continue
-                seen.add(entry.name)
                 self._pile_up(_below(path, entry.name), entry, had.get(entry.name))
         if self._delete:
             gone = (name for name in had if name not in seen and name.removesuffix(PART) not in seen)
