@@ -1,6 +1,6 @@
 """Every service at once, in one Trio program on loopback: what `make run` runs. Ctrl-C drains them.
 
-python examples/all_services.py [FOLDER]      (the folder that the web server shows; by default the one you are in)
+python examples/all_services.py [FOLDER]      (what the web and FTP servers show; by default the one you are in)
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import trio
 
 from asyncnet import ConfigurationError, Handler, Service, drain_on_signal, serve
 from asyncnet.echo import ChargenHandler, DaytimeHandler, DiscardHandler, EchoHandler, TimeHandler
+from asyncnet.ftp import FTPHandler
 from asyncnet.http import Files, HTTPHandler, Mounts, Request, Response
 from asyncnet.http.websocket import WebSocket, is_upgrade, websocket
 
@@ -53,6 +54,7 @@ async def main(folder: str) -> None:
         (DiscardHandler(), 7009, f"date | {ASYNCNET} connect {{}}"),
         (DaytimeHandler(), 7013, f"{ASYNCNET} connect {{}} </dev/null"),
         (ChargenHandler(), 7019, f"{ASYNCNET} connect {{}} | head"),
+        (FTPHandler(folder, anonymous=True), 7021, f"{ASYNCNET} ls {{0}}    (or curl {{0}}/)"),
         (TimeHandler(), 7037, f"{ASYNCNET} connect {{}} </dev/null | od -t u4 --endian=big"),
         (site, 7080, f"{ASYNCNET} fetch -o - {{}}    (or open it in a browser)"),
     ]

@@ -1,4 +1,4 @@
-"""The `asyncnet` command: `serve`, `connect`, `fetch` and `passwd`, each in the module of its name.
+"""The `asyncnet` command: `serve`, `connect`, `fetch`, `put`, `ls` and `passwd`, each in the module of its name.
 
 A module is imported when its command is given, and a service when its kind is: `--help` imports nothing else.
 
@@ -21,7 +21,9 @@ from asyncnet.errors import ConfigurationError, EndpointError, LocalProtocolErro
 _COMMANDS = {
     "serve": "serve a protocol on one or more endpoints",
     "connect": "send standard input to a peer and print what it sends, over TCP, TLS or a Unix socket",
-    "fetch": "fetch files by HTTP, several at once, and go on with what was broken off",
+    "fetch": "fetch files by HTTP and FTP, several at once, and go on with what was broken off",
+    "put": "put files on an FTP server, several at once, and go on with what was broken off",
+    "ls": "list a folder of an FTP server",
     "passwd": "make or change a user's password",
 }
 
@@ -35,7 +37,9 @@ examples:
   asyncnet serve http tcp://127.0.0.1:8080 --root public
   asyncnet serve exec tcp://127.0.0.1:7000 -- /bin/cat -u
   echo hello | asyncnet connect tcp://127.0.0.1:7000
+  asyncnet serve ftp tcp://127.0.0.1:2121 --root public --anonymous
   asyncnet fetch https://example.org/large.iso
+  asyncnet put report.pdf ftpes://anna@example.org/reports/
 
 `asyncnet COMMAND --help` tells more.
 """

@@ -13,6 +13,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import unquote
 
 from asyncnet.errors import AsyncnetError
@@ -123,6 +124,10 @@ class Partial:
         if self._is_resumable:
             with open(self._info, "x") as file:  # a new one: where others may write, the name could be a link
                 file.write(json.dumps(asdict(validators)))
+
+    def open(self) -> BinaryIO:
+        """What is there, for reading."""
+        return os.fdopen(os.dup(self._descriptor), "rb")
 
     def go_on(self) -> None:
         """Write behind what is there."""

@@ -8,35 +8,45 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import signal
-import ssl
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import BinaryIO, Protocol
 
-import trio
-
-from asyncnet.cli.groups import leaves
+from asyncnet.cli.jobs import Job, finish, move_all
 from asyncnet.cli.kinds import load
-from asyncnet.cli.options import count, duration
-from asyncnet.errors import AsyncnetError, ConfigurationError, LocalProtocolError
-from asyncnet.printable import printable
+from asyncnet.cli.options import add_way, count
+from asyncnet.cli.progress import Display, Report, print_line, shown
+from asyncnet.errors import ConfigurationError
 
-FETCHERS = {
-    "http": "asyncnet.cli.fetch_http:HTTPFetcher",
-    "https": "asyncnet.cli.fetch_http:HTTPFetcher",
-}
+_HTTP = "asyncnet.cli.fetch_http:HTTPFetcher"
+_FTP = "asyncnet.cli.fetch_ftp:FTPFetcher"
+
+FETCHERS = {"http": _HTTP, "https": _HTTP, "ftp": _FTP, "ftps": _FTP, "ftpes": _FTP}
 """What fetches each scheme: a class that is made of `FetchOptions` and is a `Fetcher`."""
+
+_OPTIONS_OF = {
+    _HTTP: {
+        "headers": "--header",
+        "method": "--method",
+        "data": "--data",
+        "server_names": "--server-name",
+        "redirects": "--max-redirects",
+    },
+    _FTP: {"mirror": "--mirror", "delete": "--delete", "verify_hash": "--verify", "active": "--active"},
+}
+"""Options that mean nothing for URLs of another kind: whoever gives them believes that they do something."""
 
 _EPILOG = """\
 A file is saved in the current folder under the last part of its URL. Until it is whole it is .NAME.part, which
 --continue goes on with: the server is asked for the rest, and only if the file is still the same. With --continue a
 file that is there already, as long as the server's and no older, is left as it is: a list of URLs can be given again
 and again.
-The variables http_proxy, https_proxy, all_proxy and no_proxy are heeded.
+The variables http_proxy, https_proxy, all_proxy and no_proxy are heeded, by HTTP.
+With ftps:// TLS begins at once, with ftpes:// when FTP's AUTH TLS was answered. User and password of FTP come from the
+URL, else from ~/.netrc; a password that is missing is asked for.
 
 Exit status: 0 if all were fetched, 1 if one was not, 2 for wrong options, 130 after Ctrl-C, 143 after SIGTERM.
 
@@ -46,13 +56,9 @@ examples:
   asyncnet fetch --jobs 8 https://example.org/{1..20}.jpg
   asyncnet fetch -o - https://example.org/data.json | jq .
   asyncnet fetch --data @form.bin --header "Content-Type: application/x-thing" -o answer https://example.org/
+  asyncnet fetch ftp://example.org/pub/large.iso ftpes://anna@example.org/letter.txt
+  asyncnet fetch --mirror -o copy ftp://example.org/pub/
 """
-
-
-MAX_PROBLEM = 500
-"""How much is printed of what went wrong, in characters: servers may have had a say in it."""
-
-_GO_ON = "; --continue goes on where it stopped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,23 +79,9 @@ class FetchOptions:
     timeout: float = 30.0
     redirects: int = 10
     jobs: int = 4
-
-
-class Report(Protocol):
-    """Who is told how a fetch gets on."""
-
-    saved: Path | None
-    """Where the file is at the end."""
-    is_resumable: bool
-    """Whether what has come is kept for `--continue`."""
-    was_there: bool
-    """Whether the file was there, and was left as it is."""
-
-    def begin(self, done: int, total: int | None) -> None:
-        """`done` bytes of `total` (None: nobody knows) are there."""
-
-    def advance(self, size: int) -> None:
-        """`size` bytes more."""
+    delete: bool = False
+    verify_hash: bool = False
+    active: bool = False
 
 
 class Fetcher(Protocol):
@@ -97,6 +89,9 @@ class Fetcher(Protocol):
 
     def file_name(self, url: str) -> str:
         """The name of a file in the current folder for `url`. Raises LocalProtocolError if it is no URL."""
+
+    def prepare(self, url: str) -> None:
+        """Ask the user for what is needed besides. Raises ConfigurationError if they cannot be asked."""
 
     async def fetch(self, url: str, target: Path | None, report: Report) -> None:
         """Fetch `url` into `target`, which appears when it is whole; None: onto standard output."""
@@ -110,39 +105,54 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "fetch",
         usage="asyncnet fetch URL [URL ...] [options]",
-        description="Fetch files by HTTP.",
+        description="Fetch files by HTTP and FTP.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("urls", metavar="URL", nargs="+", help="http://... or https://...")
+    parser.add_argument("urls", metavar="URL", nargs="+", help="http://, https://, ftp://, ftps:// or ftpes://...")
     parser.add_argument("-o", "--output", metavar="FILE", help="where to save the one URL; - is standard output")
     parser.add_argument(
         "-C", "--continue", dest="resume", action="store_true", help="go on with what an earlier run left"
     )
     parser.add_argument("-f", "--force", action="store_true", help="replace files that exist")
-    parser.add_argument(
+    parser.add_argument("-j", "--jobs", metavar="N", type=count, default=4, help="how many at once (default: 4)")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+    _add_http_options(parser)
+    _add_ftp_options(parser)
+    add_way(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_http_options(parser: argparse.ArgumentParser) -> None:
+    http = parser.add_argument_group("HTTP")
+    http.add_argument(
         "-J",
         "--server-name",
         dest="server_names",
         action="store_true",
         help="save under the name that the server gives",
     )
-    parser.add_argument("-j", "--jobs", metavar="N", type=count, default=4, help="how many at once (default: 4)")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
-    request = parser.add_argument_group("what is sent")
-    request.add_argument(
-        "-H", "--header", metavar="'NAME: VALUE'", type=_header, action="append", default=[], help="one more header"
+    http.add_argument(
+        "-H", "--header", dest="headers", metavar="'NAME: VALUE'", type=_header, action="append", help="one more header"
     )
-    request.add_argument("-X", "--method", metavar="NAME", help="the method (default: GET, or POST with --data)")
-    request.add_argument("-d", "--data", metavar="TEXT", help="the body; @FILE sends a file")
-    way = parser.add_argument_group("the way there")
-    way.add_argument("--proxy", metavar="URL", help="http://... or socks5://[user:password@]host:port")
-    way.add_argument("--timeout", metavar="TIME", type=duration, default=30.0, help="for each wait (default: 30 s)")
-    way.add_argument("--max-redirects", metavar="N", type=_number, default=10, help="how many to follow (default: 10)")
-    way.add_argument("--ca", metavar="FILE", help="who vouches for servers, instead of the system's authorities (PEM)")
-    way.add_argument("--insecure", action="store_true", help="do not verify who the server is")
-    parser.set_defaults(run=run)
+    http.add_argument("-X", "--method", metavar="NAME", help="the method (default: GET, or POST with --data)")
+    http.add_argument("-d", "--data", metavar="TEXT", help="the body; @FILE sends a file")
+    http.add_argument(
+        "--max-redirects", dest="redirects", metavar="N", type=_number, help="how many to follow (default: 10)"
+    )
+
+
+def _add_ftp_options(parser: argparse.ArgumentParser) -> None:
+    ftp = parser.add_argument_group("FTP")
+    ftp.add_argument(
+        "--mirror",
+        action="store_true",
+        help="fetch whole folders, and of them what differs in size or time; -o names the folder here",
+    )
+    ftp.add_argument("--delete", action="store_true", help="with --mirror, remove here what is not there")
+    ftp.add_argument("--verify", dest="verify_hash", action="store_true", help="compare hashes at the end")
+    ftp.add_argument("--active", action="store_true", help="have the server connect to us for data")
 
 
 def _header(text: str) -> tuple[str, str]:
@@ -162,14 +172,37 @@ def run(args: argparse.Namespace) -> int:
     """Fetch everything. Returns the exit status; raises ConfigurationError and LocalProtocolError for what is wrong."""
     with ExitStack() as stack:
         options = _options(args, stack)
-        jobs = _jobs(args, options)
+        fetchers = _fetchers(args, options)
+        if args.mirror:
+            return _mirror(args, options)
+        jobs = _jobs(args, fetchers)
         if args.insecure:
-            _print("asyncnet fetch: --insecure: anybody may be at the other end")
-        return trio.run(_fetch_all, jobs, options, args.quiet)
+            print_line("asyncnet fetch: --insecure: anybody may be at the other end")
+
+        async def work(screen: Display) -> int:
+            return await move_all(jobs, options.jobs, screen)
+
+        async def close() -> None:
+            for fetcher in fetchers.values():
+                await fetcher.aclose()
+
+        return finish(work, close, command="fetch", quiet=args.quiet)
+
+
+def _mirror(args: argparse.Namespace, options: FetchOptions) -> int:
+    if args.output == "-":
+        raise ConfigurationError("--mirror makes a folder, which is nothing for standard output: leave out -o -")
+    for name, option in (("resume", "--continue"), ("force", "--force"), ("verify_hash", "--verify")):
+        if getattr(args, name):
+            raise ConfigurationError(f"{option} does nothing with --mirror, which fetches what differs: leave it out")
+    if args.output is not None and len(args.urls) > 1:
+        raise ConfigurationError("-o is for one URL; several are saved under their own names")
+    status: int = load("asyncnet.cli.fetch_ftp:mirror")(args.urls, args.output, options, quiet=args.quiet)
+    return status
 
 
 def _options(args: argparse.Namespace, stack: ExitStack) -> FetchOptions:
-    headers: list[tuple[str, str]] = args.header
+    headers: list[tuple[str, str]] = args.headers or []
     data, data_file, size = b"", None, 0
     kind = None
     if args.data is not None and args.data.startswith("@"):
@@ -185,6 +218,8 @@ def _options(args: argparse.Namespace, stack: ExitStack) -> FetchOptions:
     if kind is not None and not any(name.lower() == "content-type" for name, _ in headers):
         headers = [*headers, ("content-type", kind)]
     method = args.method or ("GET" if args.data is None else "POST")
+    if args.delete and not args.mirror:
+        raise ConfigurationError("--delete goes with --mirror")
     if args.resume and method != "GET":
         raise ConfigurationError("--continue is for GET alone")
     if args.output == "-" and sys.stdout is None:
@@ -204,218 +239,62 @@ def _options(args: argparse.Namespace, stack: ExitStack) -> FetchOptions:
         verify=not args.insecure,
         ca=args.ca,
         timeout=args.timeout,
-        redirects=args.max_redirects,
+        redirects=10 if args.redirects is None else args.redirects,
         jobs=args.jobs,
+        delete=args.delete,
+        verify_hash=args.verify_hash,
+        active=args.active,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    url: str
-    fetcher: Fetcher
-    target: Path | None
+def _fetchers(args: argparse.Namespace, options: FetchOptions) -> dict[str, Fetcher]:
+    """What fetches the URLs, by its place. What is wrong with a URL's scheme is found here."""
+    fetchers: dict[str, Fetcher] = {}
+    for url in args.urls:
+        place = _place(url)
+        for other, names in _OPTIONS_OF.items():
+            given = next((option for name, option in names.items() if getattr(args, name) not in (None, False)), None)
+            if given is not None and other != place:
+                kind = "HTTP" if other == _HTTP else "FTP"
+                raise ConfigurationError(f"{given} is for {kind} alone, which {shown(url)} is not")
+        if place not in fetchers:
+            fetchers[place] = load(place)(options)
+    return fetchers
 
 
-def _jobs(args: argparse.Namespace, options: FetchOptions) -> list[_Job]:
+def _place(url: str) -> str:
+    scheme, colon, _ = url.partition("://")
+    place = FETCHERS.get(scheme.lower())
+    if place is None:
+        known = ", ".join(f"{name}://" for name in FETCHERS)
+        hint = f"the schemes are {known}" if colon else f"the scheme is missing: https://{shown(url)}"
+        raise ConfigurationError(f"{shown(url)}: {hint}")
+    return place
+
+
+def _jobs(args: argparse.Namespace, fetchers: dict[str, Fetcher]) -> list[Job]:
     """What is to be fetched whereto: everything that can be wrong with it is found before anything begins."""
     if args.output is not None and len(args.urls) > 1:
         raise ConfigurationError("-o is for one URL; several are saved under their own names")
-    fetchers: dict[str, Fetcher] = {}
-    jobs: list[_Job] = []
+    jobs: list[Job] = []
+    targets: list[Path] = []
     for url in args.urls:
-        scheme, colon, _ = url.partition("://")
-        place = FETCHERS.get(scheme.lower())
-        if place is None:
-            known = ", ".join(f"{name}://" for name in FETCHERS)
-            hint = f"the schemes are {known}" if colon else f"the scheme is missing: https://{_shown(url)}"
-            raise ConfigurationError(f"{_shown(url)}: {hint}")
-        if place not in fetchers:
-            fetchers[place] = load(place)(options)
+        place = _place(url)
         fetcher = fetchers[place]
-        name = fetcher.file_name(url)
-        jobs.append(_Job(url, fetcher, None if args.output == "-" else Path(args.output or name)))
-    targets = [job.target for job in jobs if job.target is not None]
-    twice = next((target for target in targets if targets.count(target) > 1), None)
-    if twice is not None:
-        raise ConfigurationError(f"two of the URLs would be saved as {twice}: fetch them one by one, with -o")
+        target = None if args.output == "-" else Path(args.output or fetcher.file_name(url))
+        if target in targets:
+            raise ConfigurationError(f"two of the URLs would be saved as {target}: fetch them one by one, with -o")
+        if target is not None:
+            targets.append(target)
+        jobs.append(
+            Job(
+                shown(url),
+                shown(url) if target is None else target.name,
+                partial(fetcher.fetch, url, target),
+                onto_stdout=target is None,
+                plain="http://" if place == _HTTP else "ftp:// or ftpes://",
+            )
+        )
+    for url in args.urls:
+        fetchers[_place(url)].prepare(url)
     return jobs
-
-
-async def _fetch_all(jobs: list[_Job], options: FetchOptions, quiet: bool) -> int:
-    failures = 0
-    queue = iter(jobs)
-
-    async def work() -> None:
-        nonlocal failures
-        for job in queue:
-            report = display.report(job)
-            try:
-                problem = await _fetch(job, report)
-            except trio.Cancelled:
-                if report.is_resumable:
-                    display.say(f"asyncnet fetch: {_shown(job.url)}: interrupted{_GO_ON}")
-                raise
-            finally:
-                report.end()
-            if problem:
-                failures += 1
-                url = _shown(job.url)
-                display.say(f"asyncnet fetch: {url}: {problem.removeprefix(f'{url}: ')}")
-            elif report.was_there:
-                if not quiet:
-                    display.say(f"{report.saved}: there already, {report.size} bytes")
-            elif report.saved is not None and not quiet:
-                display.say(f"{report.saved}: {report.size} bytes")
-
-    terminated = False
-
-    async def heed_sigterm(scope: trio.CancelScope) -> None:
-        nonlocal terminated
-        with trio.open_signal_receiver(signal.SIGTERM) as signals:
-            await anext(signals)
-        terminated = True  # as after Ctrl-C, what has come is kept; a second one ends the process where it stands
-        scope.cancel()
-
-    with _display(quiet) as display:
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(heed_sigterm, nursery.cancel_scope)
-                async with trio.open_nursery() as working:
-                    for _ in range(min(options.jobs, len(jobs))):
-                        working.start_soon(work)
-                nursery.cancel_scope.cancel()
-        finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + 2):
-                for fetcher in {id(job.fetcher): job.fetcher for job in jobs}.values():
-                    await fetcher.aclose()
-    if terminated:
-        return 128 + signal.SIGTERM
-    return 1 if failures else 0
-
-
-async def _fetch(job: _Job, report: _Report) -> str:
-    """Fetch one; returns what went wrong in one line, "" if nothing did."""
-    try:
-        await job.fetcher.fetch(job.url, job.target, report)
-    except LocalProtocolError:
-        raise  # an option is wrong, for all URLs alike
-    except BrokenPipeError:
-        return "" if job.target is None else "the connection broke"  # whoever reads our output has enough
-    except (AsyncnetError, OSError, trio.BrokenResourceError) as error:
-        problem = _explain(error)
-    except BaseExceptionGroup as group:
-        others, known = group.split((AsyncnetError, OSError, trio.BrokenResourceError))[::-1]
-        if others is not None or known is None:
-            raise
-        problem = "; ".join(_explain(error) for error in leaves(known))
-    else:
-        return ""
-    return f"{problem}{_GO_ON}" if report.is_resumable else problem
-
-
-def _explain(error: BaseException) -> str:
-    """One line about what went wrong, and what to do."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the server's certificate does not verify: {error.verify_message}; --ca FILE names who vouches for it"
-    if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
-        return "the server does not speak TLS there: is it http:// that you mean?"
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    text = str(getattr(error, "strerror", None) or error) or type(error).__name__
-    line = printable(" ".join(text.split()))
-    return line if len(line) <= MAX_PROBLEM else f"{line[:MAX_PROBLEM]}..."
-
-
-def _shown(url: str) -> str:
-    """`url` without user and password."""
-    return printable(re.sub(r"^([a-z][a-z0-9+.-]*://)?[^/?#]*@", r"\1", url, flags=re.IGNORECASE))
-
-
-# What somebody at a terminal sees
-
-
-class _Report:
-    """Counts; shows nothing."""
-
-    def __init__(self) -> None:
-        self.saved: Path | None = None
-        self.is_resumable = False
-        self.was_there = False
-        self.size = 0
-
-    def begin(self, done: int, total: int | None) -> None:
-        self.size = done
-
-    def advance(self, size: int) -> None:
-        self.size += size
-
-    def end(self) -> None:
-        """Nothing more comes."""
-
-
-class _Bar(_Report):
-    """A progress bar of rich's."""
-
-    def __init__(self, progress: Any, name: str) -> None:
-        super().__init__()
-        self._progress = progress
-        self._task = progress.add_task(name, total=None)
-
-    def begin(self, done: int, total: int | None) -> None:
-        super().begin(done, total)
-        self._progress.update(self._task, completed=done, total=total)
-
-    def advance(self, size: int) -> None:
-        super().advance(size)
-        self._progress.advance(self._task, size)
-
-    def end(self) -> None:
-        self._progress.remove_task(self._task)  # of many files, those that are on their way are what fits a screen
-
-
-class _Display:
-    """Where reports and lines go, with bars or without."""
-
-    def __init__(self, progress: Any = None) -> None:
-        self._progress = progress
-
-    def report(self, job: _Job) -> _Report:
-        if self._progress is None:
-            return _Report()
-        return _Bar(self._progress, _shown(job.url) if job.target is None else printable(job.target.name))
-
-    def say(self, line: str) -> None:
-        if self._progress is None:
-            _print(line)
-        else:
-            self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _print(line: str) -> None:
-    """Onto standard error; where that is closed, nowhere: `print` would take standard output."""
-    if sys.stderr is not None:
-        print(line, file=sys.stderr)
-
-
-@contextmanager
-def _display(quiet: bool) -> Iterator[_Display]:
-    """Bars where standard error is a terminal and rich is installed; else nothing but lines."""
-    if quiet or sys.stderr is None or not sys.stderr.isatty():
-        yield _Display()
-        return
-    try:
-        from rich import progress as bars
-        from rich.console import Console
-    except ImportError:
-        _print('asyncnet fetch: pip install "asyncnet[http]" brings progress bars')
-        yield _Display()
-        return
-    columns = (
-        bars.TextColumn("{task.description}", markup=False),
-        bars.BarColumn(),
-        bars.DownloadColumn(binary_units=True),
-        bars.TransferSpeedColumn(),
-        bars.TimeRemainingColumn(),
-    )
-    with bars.Progress(*columns, console=Console(stderr=True)) as progress:
-        yield _Display(progress)

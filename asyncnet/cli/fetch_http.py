@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from email.utils import formatdate, parsedate_to_datetime
 from pathlib import Path
@@ -10,9 +9,10 @@ from urllib.parse import unquote
 
 import trio
 
-from asyncnet.cli.descriptors import write_all
-from asyncnet.cli.download import DownloadError, Partial, Validators, open_device, safe_name, status_of
-from asyncnet.cli.fetch import FetchOptions, Report
+from asyncnet.cli.download import DownloadError, Partial, Validators, safe_name, status_of
+from asyncnet.cli.fetch import FetchOptions
+from asyncnet.cli.progress import Report
+from asyncnet.cli.saving import pass_on, pass_on_to_device, save
 from asyncnet.endpoints import Endpoint, Scheme
 from asyncnet.http.client import HTTPClient, Requesting
 from asyncnet.http.client_limits import ClientLimits, ClientTimeouts
@@ -21,9 +21,6 @@ from asyncnet.http.messages import FileBody, Headers
 from asyncnet.http.url import parse_url
 from asyncnet.printable import printable
 from asyncnet.transports.certificates import client_context
-
-BATCH = 512 * 1024
-"""How much is gathered before a thread writes it, in bytes."""
 
 _find_filename = re.compile(r"(?i)(?:^|;)\s*filename\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;]+))").search
 _find_extended = re.compile(r"(?i)(?:^|;)\s*filename\*\s*=\s*utf-8'[^']*'([^\s;]+)").search
@@ -55,19 +52,16 @@ class HTTPFetcher:
         """The name to save `url` under. Raises URLError."""
         return safe_name(parse_url(url).path)
 
+    def prepare(self, url: str) -> None:
+        """There is nothing to ask the user for."""
+
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.aclose()
 
     async def fetch(self, url: str, target: Path | None, report: Report) -> None:
         """Fetch `url` into `target` (None: onto standard output). Raises whatever goes wrong."""
-        if target is None:
-            await self._pass_on(url, 1, report)
-            return
-        device = await trio.to_thread.run_sync(open_device, target, abandon_on_cancel=True)  # a pipe waits for a reader
-        if device is not None:
-            await self._pass_on(url, device, report)
-            os.close(device)  # else it stays open: a thread may still be writing to it
+        if await pass_on_to_device(target, lambda sink: self._pass_on(url, sink, report)) or target is None:
             return
         if self._options.resume and not self._options.force and await self._is_there(url, target, report):
             return
@@ -102,9 +96,7 @@ class HTTPFetcher:
         async with self._request(url, []) as response:
             _check(response)
             report.begin(0, _length(response))
-            async for piece in response.body:
-                await trio.to_thread.run_sync(write_all, sink, piece, abandon_on_cancel=True)
-                report.advance(len(piece))
+            await pass_on(response.body, sink, report)
 
     def _request(self, url: str, headers: list[tuple[str, str]]) -> Requesting:
         options = self._options
@@ -148,22 +140,7 @@ class HTTPFetcher:
     async def _receive(self, partial: Partial, response: ClientResponse, report: Report) -> None:
         length = _length(response)
         report.begin(partial.size, None if length is None else partial.size + length)
-        batch: list[bytes] = []
-        gathered = 0
-        try:
-            async for piece in response.body:
-                batch.append(piece)
-                gathered += len(piece)
-                report.advance(len(piece))
-                if gathered >= BATCH:
-                    data, batch, gathered = b"".join(batch), [], 0
-                    try:
-                        await trio.to_thread.run_sync(partial.write, data)
-                    except trio.Cancelled:
-                        partial.write(data)  # the thread had not begun
-                        raise
-        finally:
-            partial.write(b"".join(batch))  # also after Ctrl-C: what has come need not come again
+        await save(partial, response.body, report)
 
     def _proposed(self, response: ClientResponse, partial: Partial) -> Path | None:
         disposition = response.headers.get("content-disposition")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from asyncnet.cli import http
+from asyncnet.cli import ftp, http
 from asyncnet.errors import ConfigurationError
 
 
@@ -31,6 +31,8 @@ class Kind:
     """What stands below the options in its help."""
     takes_program: bool = False
     """Whether a program and its arguments follow behind `--`."""
+    begins_tls: bool = False
+    """Whether it takes a certificate also for endpoints without TLS, on which it begins TLS itself."""
 
     def make_handler(self, args: argparse.Namespace) -> Any:
         """The handler. Raises ConfigurationError if it cannot be made of these options."""
@@ -71,5 +73,13 @@ KINDS = {
         http.add_options,
         epilog=http.EPILOG,
         arguments=lambda args: (args,),
+    ),
+    "ftp": Kind(
+        "asyncnet.cli.ftp:make_handler",
+        "serve files by FTP: to everybody, or to users with passwords",
+        ftp.add_options,
+        epilog=ftp.EPILOG,
+        arguments=lambda args: (args,),
+        begins_tls=True,
     ),
 }

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import queue
 import sys
 import threading
 
 from asyncnet.cli.descriptors import write_all
+from asyncnet.errors import ConfigurationError
 
 WAITING = 10_000
 """How many records wait for the writer; with a connection a record this is some seconds of a busy service."""
@@ -53,9 +55,12 @@ class QueuedLog(logging.Handler):
             if dropped:
                 text += f"{dropped} records were dropped, since nobody reads this quickly enough\n"
             try:
-                write_all(self._sink, text.encode("utf-8", "backslashreplace"))
+                self._put(text.encode("utf-8", "backslashreplace"))
             except OSError:
                 pass  # a broken pipe, a full disk: the service goes on, and the next record may fit
+
+    def _put(self, data: bytes) -> None:
+        write_all(self._sink, data)
 
     def close(self) -> None:
         """Let what waits be written, for a moment. Records that come later are written as before."""
@@ -70,7 +75,34 @@ class QueuedLog(logging.Handler):
         super().close()
 
 
-ACCESS_LOGS = ("asyncnet.http.access",)
+class FileLog(QueuedLog):
+    """The same into a file, which is opened again when it was moved away: so logs are rotated."""
+
+    def __init__(self, path: str) -> None:
+        """Open `path`. Raises ConfigurationError."""
+        self._path = path
+        try:
+            sink = self._open()
+        except OSError as error:
+            raise ConfigurationError(f"{path}: cannot be written: {error.strerror}") from error
+        super().__init__(sink)
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+
+    def _put(self, data: bytes) -> None:
+        try:
+            is_same = os.path.samestat(os.fstat(self._sink), os.stat(self._path))
+        except FileNotFoundError:
+            is_same = False
+        if not is_same:
+            sink = self._open()
+            os.close(self._sink)
+            self._sink = sink
+        write_all(self._sink, data)
+
+
+ACCESS_LOGS = ("asyncnet.http.access", "asyncnet.ftp.transfers")
 """The loggers whose lines other programs read: they come whatever the level, and as they are."""
 
 
@@ -84,6 +116,14 @@ def log_to_stderr(level: str) -> None:
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.INFO)
     atexit.register(handler.close)  # `logging` does not know of it any more once an application has configured it
+
+
+def log_to_file(name: str, path: str | None) -> None:
+    """Have the lines of an access log written to the file `path` instead; None: nowhere. Raises ConfigurationError."""
+    handler = logging.NullHandler() if path is None else FileLog(path)
+    handler.setFormatter(_Formatter())
+    logging.getLogger(name).handlers = [handler]
+    atexit.register(handler.close)
 
 
 def enable_again() -> None:

@@ -29,6 +29,7 @@ connections may finish. A second one ends everything at once. SIGHUP has the cer
 examples:
   asyncnet serve http tcp://127.0.0.1:8080 --root public
   asyncnet serve http 'tcp://*:80' 'tls://*:443' --cert chain.pem --key key.pem --root /srv/www
+  asyncnet serve ftp tcp://127.0.0.1:2121 --root public --anonymous
   asyncnet serve echo unix:/run/echo.sock?mode=660
   asyncnet serve exec tcp://127.0.0.1:7000 -- /bin/cat -u
 """
@@ -59,14 +60,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
             "endpoints", metavar="ENDPOINT", nargs="+", help="where to listen, such as tcp://127.0.0.1:8080"
         )
         kind.add_options(one)
-        _add_common_options(one)
+        _add_common_options(one, begins_tls=kind.begins_tls)
         one.set_defaults(run=run)
 
 
-def _add_common_options(parser: argparse.ArgumentParser) -> None:
+def _add_common_options(parser: argparse.ArgumentParser, *, begins_tls: bool) -> None:
     limits, timeouts = Limits(), Timeouts()
 
-    tls = parser.add_argument_group("TLS, for endpoints that begin with tls and do not say otherwise themselves")
+    also = ", and for clients that ask for TLS" if begins_tls else ""
+    tls = parser.add_argument_group(f"TLS, for endpoints that begin with tls and do not say otherwise themselves{also}")
     tls.add_argument("--cert", metavar="FILE", help="the certificate and its chain (PEM)")
     tls.add_argument("--key", metavar="FILE", help="the private key, if it is not in the certificate's file (PEM)")
     tls.add_argument("--client-ca", metavar="FILE", help="clients must show a certificate that this one vouches for")
@@ -159,7 +161,8 @@ def _with_certificates(args: argparse.Namespace) -> list[str]:
         if where.tls and where.ca is None:
             where = dataclasses.replace(where, ca=args.client_ca)
         endpoints.append(str(where) if where.tls else text)
-    if (args.cert or args.client_ca) and not any(parse(text).tls for text in endpoints):
+    has_tls = (KINDS[args.kind].begins_tls and args.cert) or any(parse(text).tls for text in endpoints)
+    if (args.cert or args.client_ca) and not has_tls:
         raise ConfigurationError("--cert and --client-ca are for endpoints with TLS, and none begins with tls")
     return endpoints
 

@@ -12,6 +12,8 @@ from asyncnet.cli import main
 from asyncnet.cli.kinds import KINDS
 from tests.cli.command import DEADLINE, environment, run
 
+COMMANDS = ("serve", "connect", "fetch", "put", "ls", "passwd")
+
 
 def test_the_version_is_told() -> None:
     result = run("--version")
@@ -23,11 +25,13 @@ def test_help_names_every_command_and_shows_examples(capsys: pytest.CaptureFixtu
         main(["--help"])
     assert ended.value.code == 0
     out = capsys.readouterr().out
-    assert all(f"    {name} " in out for name in ("serve", "connect", "passwd"))
+    assert all(f"    {name} " in out for name in COMMANDS)
     assert "asyncnet serve http tcp://127.0.0.1:8080 --root public" in out
 
 
-@pytest.mark.parametrize("command", ["serve", "connect", "passwd", *(f"serve {kind}" for kind in KINDS)])
+@pytest.mark.parametrize(
+    "command", ["serve", "connect", "fetch", "put", "ls", "passwd", *(f"serve {kind}" for kind in KINDS)]
+)
 def test_every_command_and_kind_has_its_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([*command.split(), "--help"])
@@ -73,9 +77,22 @@ def test_a_kind_imports_no_other_kind_s_room() -> None:
     assert "asyncnet.echo" in modules
     assert not modules & {
         "asyncnet.http",
+        "asyncnet.ftp",
         "asyncnet.auth",
         "h11",
         "argon2",
         "asyncnet.cli.connect",
         "asyncnet.cli.passwd",
     }
+
+
+@pytest.mark.parametrize("command", ["fetch", "put", "ls", "serve ftp"])
+def test_the_help_of_what_moves_files_imports_no_protocol(command: str) -> None:
+    modules = imported(f"from asyncnet.cli import main; main({[*command.split(), '--help']})")
+    assert f"asyncnet.cli.{command.partition(' ')[0]}" in modules
+    assert not modules & {"asyncnet.http", "asyncnet.ftp", "asyncnet.auth", "h11", "rich"}
+
+
+def test_a_client_of_ftp_loads_no_server_and_no_http() -> None:
+    modules = imported("import asyncnet.cli.fetch_ftp, asyncnet.cli.put_ftp, asyncnet.cli.ls_ftp")
+    assert not modules & {"asyncnet.http", "asyncnet.ftp.server", "asyncnet.service", "asyncnet.auth"}

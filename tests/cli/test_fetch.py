@@ -654,7 +654,7 @@ def test_a_proxy_is_used_from_the_option_and_from_the_environment(
     ("arguments", "says"),
     [
         (["example.org/file"], "the scheme is missing: https://example.org/file"),
-        (["gopher://example.org/"], "the schemes are http://, https://"),
+        (["gopher://example.org/"], "the schemes are http://, https://, ftp://, ftps://, ftpes://"),
         (["http://exa mple.org/"], "a blank is %20"),
         (["http://a/x", "http://b/x"], "would be saved as x"),
         (["-o", "x", "http://a/x", "http://b/y"], "-o is for one URL"),
@@ -743,7 +743,7 @@ def test_options_that_cannot_be_read_are_a_usage_error(arguments: list[str]) -> 
 def test_a_password_in_a_url_is_not_shown(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["fetch", site.url.replace("//", "//user:hunter2@") + "/none"]) == 1
     assert "hunter2" not in capfd.readouterr().err
-    for url in ("ftp://user:hunter2@example.org/", "user:hunter2@example.org/", "x-1://user:hunter2@example.org"):
+    for url in ("gopher://user:hunter2@example.org/", "user:hunter2@example.org/", "x-1://user:hunter2@example.org"):
         assert main(["fetch", url]) == 2
         assert "hunter2" not in capfd.readouterr().err
 

@@ -30,7 +30,7 @@ def serving(name: str, *arguments: object) -> Iterator[str]:
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
-            found = re.match(r"(?:http on|open) (http://127\.0\.0\.1:\d+)\b", line)
+            found = re.match(r"(?:\w+ on|open) (\w+://127\.0\.0\.1:\d+)\b", line)
             assert found, line or (process.stderr is not None and process.stderr.read())
             yield found[1]
             process.send_signal(signal.SIGINT)

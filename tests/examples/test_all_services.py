@@ -24,6 +24,7 @@ EXPECTED = {
     "daytime": re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S*\r\n"),
     "chargen": re.compile(rb"([ -~]{72}\r\n){10}"),
     "time": re.compile(rb"0000000 +\d{10}\n0000004\n"),
+    "ftp": re.compile(rb"-rw-r--r-- +5 \S+ \S+ a page & its folder\.txt\n"),
     "http": re.compile(rb"(?s)<!DOCTYPE html>.*a page &amp; its folder\.txt.*"),
     "shout": re.compile(rb"(?s)<!DOCTYPE html>.*new WebSocket.*"),
 }
@@ -55,7 +56,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
 @pytest.mark.parametrize("service", EXPECTED)
 def test_the_command_that_is_shown_for_a_service_works(service: str, commands: dict[str, str]) -> None:
     # The example names the command as it lies beside the interpreter; here it need not be installed.
-    command = re.sub(r"\S*asyncnet (connect|fetch)", rf"{sys.executable} -m asyncnet \1", commands[service])
+    command = re.sub(r"\S*asyncnet (connect|fetch|ls)", rf"{sys.executable} -m asyncnet \1", commands[service])
     done = subprocess.run(
         command.partition("(")[0],
         shell=True,

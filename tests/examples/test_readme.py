@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 DEADLINE = 30
 
-HANDLER, CLIENT, WEB, FETCH = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+HANDLER, CLIENT, WEB, FETCH, FTP, LIST = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
 @contextmanager
@@ -54,6 +54,20 @@ def test_the_handler_answers_the_client() -> None:
 def test_the_web_server_answers() -> None:
     with running(WEB) as port, urllib.request.urlopen(f"http://127.0.0.1:{port}/world", timeout=DEADLINE) as answer:
         assert answer.read() == b"Hello, /world\n"
+
+
+def test_the_folder_is_listed() -> None:
+    with running(FTP) as port:
+        done = subprocess.run(
+            [sys.executable, "-c", re.sub(r"127\.0\.0\.1:\d+", f"127.0.0.1:{port}", LIST)],
+            cwd=ROOT,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=True,
+        )
+    assert f"README.md {(ROOT / 'README.md').stat().st_size}\n" in done.stdout
 
 
 def test_the_page_is_fetched() -> None:
