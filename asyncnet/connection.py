@@ -110,6 +110,14 @@ def busy() -> Iterator[None]:
         connection.busy = before
 
 
+def dress(stream: Stream) -> None:
+    """Have `stream`, another one that belongs to the running handler's connection, wear what its service wears: a
+    throttle, a log of the conversation."""
+    connection = current_connection.get()
+    if connection is not None:
+        connection.service.dress(stream)
+
+
 def is_draining() -> bool:
     """Whether the service of the running handler drains: an answer can tell that it is the last."""
     connection = current_connection.get()

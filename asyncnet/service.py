@@ -346,7 +346,7 @@ class Service:
         try:
             if connection.shakes_hands:
                 await self._shake_hands(connection, listener)
-            self._dress(connection.stream)
+            self.dress(connection.stream)
             if self.time_limit < math.inf:
                 await self._handle_for_a_time(connection)
             else:
@@ -358,7 +358,8 @@ class Service:
         finally:
             await self._end(connection)
 
-    def _dress(self, stream: Stream) -> None:
+    def dress(self, stream: Stream) -> None:
+        """Have `stream` wear what connections of this service wear. For handlers: `connection.dress`."""
         for middleware in self._middleware:
             middleware.dress(stream)
 

@@ -29,7 +29,7 @@ import trio
 
 from asyncnet.alarms import set_alarm
 from asyncnet.auth.guard import Logins
-from asyncnet.connection import busy, idle
+from asyncnet.connection import busy, dress, idle
 from asyncnet.errors import FileShrankError, LimitExceeded, ReceiveTimeout, RemoteProtocolError
 from asyncnet.ftp.accounts import Account
 from asyncnet.ftp.data import DataFailed, DataSource, protect
@@ -309,8 +309,7 @@ class Control:
         data = source.ready()
         if is_short and data is not None and not self.session.protected:
             self.say(Reply.of(150, opening))  # if the end does not come soon, whoever hears commands sends it
-            if self.account is not None and self.account.bandwidth is not None:
-                self.account.bandwidth.dress(data)
+            self._dress(data)
             return data
         with trio.move_on_after(timeout):
             # A client may connect, or begin TLS, only when it has seen this.
@@ -320,13 +319,18 @@ class Control:
                     data = await source.wait()
             except OSError as exc:
                 raise DataFailed(425, f"There is no data connection: {exc.strerror or exc}.") from exc
-            if self.account is not None and self.account.bandwidth is not None:
-                self.account.bandwidth.dress(data)
+            self._dress(data)
             if self.session.protected:
                 required = self.server.session_required
                 await protect(data, self.stream, session_required=required, timeout=timeout)
             return data
         raise DataFailed(425, f"No data connection came within {timeout:g} seconds.")
+
+    def _dress(self, data: Stream) -> None:
+        """Bandwidths and logs are for data connections, too."""
+        dress(data)
+        if self.account is not None and self.account.bandwidth is not None:
+            self.account.bandwidth.dress(data)
 
     def _hear_soon(self) -> None:
         """Have commands heard from `HEAR_AFTER` seconds after the beginning of a transfer on."""

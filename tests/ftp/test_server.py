@@ -14,6 +14,8 @@ from asyncnet.errors import ConfigurationError
 from asyncnet.ftp.limits import FTPTimeouts
 from asyncnet.ftp.memory_files import MemoryFiles
 from asyncnet.ftp.server import FTPHandler
+from asyncnet.middleware import Middleware
+from asyncnet.stream import Stream
 from tests.ftp.peer import Peer, connected, logged_in, served
 
 
@@ -331,6 +333,21 @@ class TestTransfers:
         ports = range(52000, 52020)
         async with logged_in(passive_ports=ports) as peer:
             assert {await peer.passive_port() for _ in range(10)} <= set(ports)
+
+    async def test_data_connections_wear_what_the_service_wears(self) -> None:
+        class Noting(Middleware):
+            dressed = 0
+
+            def dress(self, stream: Stream) -> None:
+                self.dressed += 1
+
+        noting = Noting()
+        handler = FTPHandler(MemoryFiles({"a": b"hello"}), anonymous=True)
+        async with connected(handler, middleware=[noting]) as peer:
+            await peer.log_in()
+            await peer.fetch("RETR a")
+            await peer.fetch("LIST")
+        assert noting.dressed == 3
 
     async def test_a_client_may_connect_after_the_150(self) -> None:
         async with logged_in(MemoryFiles({"a": b"hello"})) as peer:
