@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.harness import PROCESS_CLOCK, Sample, descendants
@@ -21,6 +22,10 @@ PIECE = 1 << 20
 SMALL = 4096
 PARALLEL = 8
 """Logins at the same moment."""
+
+
+class LoadError(Exception):
+    """The server does not do what the load needs."""
 
 
 class Client:
@@ -41,6 +46,7 @@ class Client:
             self.command(b"PBSZ 0", b"200")
             self.command(b"PROT P", b"200")
         self.command(b"TYPE I", b"200")
+        self.command(b"CWD all", b"250")
 
     def reply(self, code: bytes) -> bytes:
         while True:
@@ -48,13 +54,13 @@ class Client:
             if not end:
                 data = self.socket.recv(65536)
                 if not data:
-                    raise SystemExit("the server has ended the control connection")
+                    raise LoadError("the server has ended the control connection")
                 self._buffer += data
                 continue
             self._buffer = rest
             if line[3:4] == b" ":
                 if not line.startswith(code):
-                    raise SystemExit(f"expected {code.decode()}, had {line.decode()}")
+                    raise LoadError(f"expected {code.decode()}, had {line.decode()}")
                 return line
 
     def command(self, line: bytes, code: bytes) -> bytes:
@@ -142,24 +148,26 @@ def retrieve_small(port: int, count: int) -> Sample:
     began = time.perf_counter()
     for number in range(count):
         if client.retrieve(b"small%d" % number) != SMALL:
-            raise SystemExit("a file has not come whole")
+            raise LoadError("a file has not come whole")
     return {"rate": count / (time.perf_counter() - began)}
 
 
 def log_in(port: int, count: int) -> Sample:
-    def some() -> None:
+    def some(_: int) -> None:
         for _ in range(count // PARALLEL):
             client = Client(port)
             client.command(b"QUIT", b"221")
             client.socket.close()
 
     began = time.perf_counter()
-    threads = [threading.Thread(target=some) for _ in range(PARALLEL)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(some, PARALLEL)
     return {"rate": count // PARALLEL * PARALLEL / (time.perf_counter() - began)}
+
+
+def at_once(one: Callable[[int], None], count: int) -> None:
+    """Have so many threads do something; what goes wrong in any of them goes wrong here."""
+    with ThreadPoolExecutor(count) as threads:
+        list(threads.map(one, range(count)))
 
 
 def sessions(port: int, count: int) -> Sample:
@@ -173,11 +181,7 @@ def sessions(port: int, count: int) -> Sample:
         clients[number].retrieve(b"ten")
         seconds[number] = time.perf_counter() - began
 
-    threads = [threading.Thread(target=one, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(one, count)
     return {"spread": max(seconds) / min(seconds), "rate": count * 10 / max(seconds) / 1e3}
 
 
@@ -211,7 +215,7 @@ def list_entries(port: int, count: int) -> Sample:
     client.reply(b"1")
     client.reply(b"226")
     if lines < count:
-        raise SystemExit(f"{lines} entries of {count}")
+        raise LoadError(f"{lines} entries of {count}")
     return {"first": 1e3 * first, "held": 1e3 * longest, "rate": lines / seconds}
 
 
@@ -240,7 +244,10 @@ def peak_bytes(pid: int) -> int:
 def main() -> None:
     kind, port, pid, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     began, busy = time.perf_counter(), processor_seconds(pid)
-    sample = KINDS[kind](port, count)
+    try:
+        sample = KINDS[kind](port, count)
+    except LoadError as error:
+        sys.exit(str(error))
     busy = processor_seconds(pid) - busy
     sample["busy"] = busy / (time.perf_counter() - began)
     sample["cost"] = 1e6 * busy / count

@@ -42,11 +42,14 @@ PEERS = {"vsftpd": "vsftpd", "pyftpdlib": "pyftpdlib_ftp"}
 
 @contextmanager
 def folder() -> Iterator[Path]:
-    """A new folder, in memory where that is possible: the disk is not what is measured."""
+    """A new folder with one in it for everybody; in memory where that is possible: the disk is not what is measured."""
     place = MEMORY if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 3 * GIGABYTE else None
     with tempfile.TemporaryDirectory(prefix="asyncnet-bench-ftp-", dir=place) as made:
-        os.chmod(made, 0o777)
-        yield Path(made)
+        root = Path(made)
+        root.chmod(0o755)  # vsftpd serves no root that everybody may write to
+        (root / "all").mkdir()
+        (root / "all").chmod(0o777)
+        yield root
 
 
 def measure(
@@ -55,7 +58,7 @@ def measure(
     """One load on one server; `before` is another load that comes first."""
     arguments = []
     with folder() as root:
-        fill(root, kind, count)
+        fill(root / "all", kind, count)
         if tls:
             from benchmarks.echo import certificate
 
