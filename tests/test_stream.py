@@ -6,6 +6,7 @@ import gc
 import math
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import trio
@@ -1115,5 +1116,70 @@ class TestReceivingInto:
             await far.receive_into(memoryview(bytearray(1)))
         await near.send_all(b"x")
         assert await far.receive_exactly(1) == b"x"
+        await near.aclose()
+        await far.aclose()
+
+
+class TestReceivingToFiles:
+    """`receive_to_file`: what arrives goes into a file without passing through this process."""
+
+    async def test_what_arrives_is_in_the_file(self, tmp_path: Path) -> None:
+        near, far = await over(tcp_pair)()
+        content = bytes(range(256)) * 20_000
+        with (tmp_path / "file").open("w+b") as file:
+            async with trio.open_nursery() as nursery:
+
+                async def send() -> None:
+                    await near.send_all(content)
+                    await near.aclose()
+
+                nursery.start_soon(send)
+                assert far.can_receive_to_file
+                size = 0
+                while count := await far.receive_to_file(file.fileno(), size):
+                    size += count
+            assert (tmp_path / "file").read_bytes() == content
+            assert far.bytes_in == size == len(content)
+        await far.aclose()
+
+    async def test_it_is_for_plain_sockets_with_nothing_buffered(self) -> None:
+        near, far = await over(memory_pair)()
+        assert not far.can_receive_to_file
+        near, far = await over(tcp_pair)()
+        far.unread(b"x")
+        assert not far.can_receive_to_file
+        await near.aclose()
+        await far.aclose()
+
+    async def test_cancelled_it_has_taken_nothing(self, tmp_path: Path) -> None:
+        near, far = await over(tcp_pair)()
+        with (tmp_path / "file").open("w+b") as file:
+            with trio.move_on_after(0):
+                await far.receive_to_file(file.fileno(), 0)
+            await near.send_all(b"hello")
+            assert await far.receive_to_file(file.fileno(), 0) == 5
+        assert (tmp_path / "file").read_bytes() == b"hello"
+        await near.aclose()
+        await far.aclose()
+
+    async def test_a_disk_that_is_full_is_told(self) -> None:
+        near, far = await over(tcp_pair)()
+        await near.send_all(b"hello")
+        with open("/dev/full", "wb", buffering=0) as file:
+            with pytest.raises(OSError, match="No space left"):
+                await far.receive_to_file(file.fileno(), 0)
+        await near.aclose()
+        await far.aclose()
+
+    async def test_its_deadline_and_a_drain_end_its_wait(self, tmp_path: Path) -> None:
+        near, far = await over(tcp_pair)()
+        with (tmp_path / "file").open("w+b") as file:
+            far.deadline = trio.current_time() + 0.01
+            with pytest.raises(ReceiveTimeout):
+                await far.receive_to_file(file.fileno(), 0)
+            far.deadline = math.inf
+            far.interrupt()
+            with pytest.raises(Draining):
+                await far.receive_to_file(file.fileno(), 0)
         await near.aclose()
         await far.aclose()

@@ -289,6 +289,13 @@ class LocalUpload:
         else:
             self._buffer += data  # and no checkpoint: whoever receives what it writes has had one
 
+    @property
+    def descriptor(self) -> int | None:
+        return None if self._buffer else self._temporary.descriptor
+
+    def moved(self, count: int) -> None:
+        self._temporary.size += count
+
     def _check_open(self) -> None:
         if not self._is_open:
             raise trio.ClosedResourceError("this upload was committed or abandoned")

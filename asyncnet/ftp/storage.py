@@ -96,6 +96,16 @@ class Upload(Protocol):
         """Append `data`, all of it. When it raises or is cancelled, any part of `data` may have been written."""
         ...
 
+    @property
+    def descriptor(self) -> int | None:
+        """A regular file that holds the bytes so far, to which more may be written at `size`, as long as `moved` is
+        told; None: there is none at the moment. So that the kernel can move large uploads."""
+        ...
+
+    def moved(self, count: int) -> None:
+        """So many bytes were written to `descriptor`."""
+        ...
+
     async def commit(self) -> Status:
         """Have the file take its name, in one step and in the place of what has that name.
 

@@ -52,7 +52,7 @@ class Temporary:
         """How many bytes have been written, and how many were there before."""
         self._place = place
         self._current = current
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         self._mode = mode
         """The permission bits that it is to have at last."""
 
@@ -60,7 +60,7 @@ class Temporary:
         """Write all of `data`. What was written before an error counts in `size`."""
         rest = memoryview(data)
         while rest:
-            count = os.pwrite(self._descriptor, rest, self.size)
+            count = os.pwrite(self.descriptor, rest, self.size)
             self.size += count
             rest = rest[count:]
 
@@ -75,23 +75,23 @@ class Temporary:
 
     def _copy_some(self, source: int, count: int) -> int:
         try:
-            return os.copy_file_range(source, self._descriptor, count, self.size, self.size)
+            return os.copy_file_range(source, self.descriptor, count, self.size, self.size)
         except OSError as error:
             if error.errno not in (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM):
                 raise
-        return os.pwrite(self._descriptor, os.pread(source, min(count, 1 << 20), self.size), self.size)
+        return os.pwrite(self.descriptor, os.pread(source, min(count, 1 << 20), self.size), self.size)
 
     def drop(self) -> None:
         """Nothing is left of it. The place is the caller's again."""
         self._current.unlink()
-        os.close(self._descriptor)
+        os.close(self.descriptor)
 
     def take_name(self, *, exclusive: bool, fsync: bool) -> os.stat_result:
         """The file is whole: have it take its name. Whatever comes of it, nothing temporary is left."""
         try:
-            _chmod(self._descriptor, self._mode)
+            _chmod(self.descriptor, self._mode)
             if fsync:
-                os.fsync(self._descriptor)
+                os.fsync(self.descriptor)
             if exclusive:
                 self._current.rename_to_free(self._place)
             else:
@@ -102,7 +102,7 @@ class Temporary:
         try:
             if fsync:
                 self._place.sync_folder()
-            return os.fstat(self._descriptor)
+            return os.fstat(self.descriptor)
         finally:
             self._close()
 
@@ -117,7 +117,7 @@ class Temporary:
             self._close()
 
     def _close(self) -> None:
-        os.close(self._descriptor)
+        os.close(self.descriptor)
         self._place.close()
 
 

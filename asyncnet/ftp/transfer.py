@@ -18,6 +18,9 @@ from asyncnet.stream import Stream
 PIECE = 512 * 1024
 """How much is read from a storage, or gathered for it, at a time, in bytes."""
 
+FEW = 4
+"""In how few receives a piece has to come for the kernel to be asked to move more of them."""
+
 FIRST_PIECE = 16 * 1024
 """How much is gathered of an upload that may be a small one."""
 
@@ -100,7 +103,7 @@ async def receive_content(data: Stream, upload: Upload, *, is_ascii: bool, repor
     (`TruncatedError` without TLS's closing message), and the OSErrors of the storage.
     """
     lines = FromNetwork() if is_ascii else None
-    buffer, filled = memoryview(bytearray(FIRST_PIECE)), 0
+    buffer, filled, receives = memoryview(bytearray(FIRST_PIECE)), 0, 0
 
     async def pass_on() -> None:
         nonlocal filled
@@ -115,10 +118,15 @@ async def receive_content(data: Stream, upload: Upload, *, is_ascii: bool, repor
                 break
             report(count)
             filled += count
+            receives += 1
             if filled == len(buffer):
                 await pass_on()
+                is_fast = receives <= FEW
+                receives = 0
                 if len(buffer) < PIECE:
                     buffer = memoryview(bytearray(PIECE))  # it is no small one
+                elif is_fast and lines is None and await _receive_by_the_kernel(data, upload, report, timeout):
+                    break
     except (trio.BrokenResourceError, ReceiveTimeout, trio.Cancelled):
         with trio.CancelScope(shield=True):  # it waits for a disk alone
             await pass_on()
@@ -127,6 +135,23 @@ async def receive_content(data: Stream, upload: Upload, *, is_ascii: bool, repor
     await pass_on()
     if lines is not None and (rest := lines.end()):
         await upload.write(rest)
+
+
+async def _receive_by_the_kernel(data: Stream, upload: Upload, report: Report, timeout: float) -> bool:
+    """Receive without bytes passing through this process, as long as much comes at a time; whether this is the end.
+
+    Each time costs a thread: where little comes, it is better gathered.
+    """
+    count = PIECE
+    while count >= PIECE // FEW:
+        descriptor = upload.descriptor
+        if descriptor is None or not data.can_receive_to_file:
+            return False
+        data.deadline = trio.current_time() + timeout
+        count = await data.receive_to_file(descriptor, upload.size)
+        upload.moved(count)
+        report(count)
+    return not count
 
 
 async def send_lines(data: Stream, batches: AsyncIterator[Iterable[bytes]], report: Report) -> None:

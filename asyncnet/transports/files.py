@@ -1,10 +1,13 @@
-"""Files on their way out: never a wait for the disk on the event loop.
+"""Files on their way out and in: never a wait for the disk on the event loop.
 
 `os.sendfile` on a non-blocking socket still blocks on a page that is not in memory. So a file goes out window by
 window; before each, a byte in every MiB of it and its last one are read with `RWF_NOWAIT`, which fails instead of
 waiting. (One byte would prove one page; read-ahead loads megabytes as a whole, so this is good evidence.) Where a page
 is missing, or the file system cannot say (network file systems, other platforms), a thread reads the next MiB first,
 and that is sent. A tmpfs cannot say either, but has no disk, unless there is swap.
+
+On the way in the kernel moves what has arrived into a pipe, on the event loop, and from there into the file, in a
+thread: no byte passes through this process.
 """
 
 from __future__ import annotations
@@ -68,6 +71,19 @@ def read_now(file: BinaryIO, offset: int, count: int) -> bytes | None:
 def load_into_cache(file: BinaryIO, offset: int, count: int) -> None:
     """Read the window so that its pages are in memory. Waits for the disk: call it in a thread."""
     read_at(file, offset, count)
+
+
+def write_from_pipe(pipe: int, descriptor: int, offset: int, count: int) -> None:
+    """Write `count` bytes that wait in a pipe to a file at `offset`. Waits for the disk: call it in a thread."""
+    while count > 0:
+        try:
+            moved = os.splice(pipe, descriptor, count, offset_dst=offset)
+        except OSError as exc:
+            if exc.errno != errno.EINVAL:
+                raise
+            moved = os.pwrite(descriptor, os.read(pipe, min(count, 1 << 16)), offset)  # it cannot be spliced to
+        offset += moved
+        count -= moved
 
 
 def read_at(file: BinaryIO, offset: int, count: int) -> bytes:

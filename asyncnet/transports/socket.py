@@ -53,6 +53,7 @@ if sys.platform.startswith("linux"):
     import termios
 
 HAS_SENDFILE = hasattr(os, "sendfile")
+HAS_SPLICE = hasattr(os, "splice")
 
 UNSENT_LOW_WATER = 128 * 1024
 """How much the kernel holds that has not left yet before it calls a TCP socket full, in bytes."""
@@ -293,6 +294,15 @@ class SocketTransport(DescriptorTransport):
             sent = self.send_file_now(file, offset, count)
             if sent is not None:
                 return sent
+
+    def splice_now(self, pipe: int, max_bytes: int) -> int | None:
+        """Have the kernel move what has arrived into a pipe, whose room is not to be filled by it; 0 is the end."""
+        try:
+            return os.splice(self._descriptor, pipe, max_bytes, flags=os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE)
+        except BlockingIOError:
+            return None
+        except OSError as exc:
+            raise self._failure(exc) from exc
 
     async def send_eof(self) -> None:
         if not self._ended:
