@@ -30,7 +30,7 @@ from asyncnet.batching import Batch, batch_of_this_run
 from asyncnet.errors import FileShrankError
 from asyncnet.limits import Timeouts
 from asyncnet.transports.base import Data, Transport
-from asyncnet.transports.files import PIECE, WINDOW, is_cached, load_into_cache, read_at, read_now
+from asyncnet.transports.files import PIECE, WINDOW, is_cached, load_into_cache, read_at, read_into_now
 from asyncnet.transports.socket import HAS_SENDFILE, SocketTransport
 
 Progress: TypeAlias = Callable[[int], object]
@@ -490,12 +490,11 @@ class SendingHalf(trio.abc.HalfCloseableStream):
     async def _send_file_by_reading(self, file: BinaryIO, offset: int, count: int, report: Progress) -> int:
         """By reading pieces in a thread, where the kernel cannot do it."""
         done = 0
+        buffer = memoryview(bytearray(min(count, READ_NOW)))  # one for all of it: to make them costs more than to read
         while done < count:
-            size = min(count - done, READ_NOW)
-            data = read_now(file, offset + done, size)
-            if data is None:
-                size = min(count - done, PIECE)
-                data = await trio.to_thread.run_sync(read_at, file, offset + done, size)
+            data: Data = buffer[: count - done]
+            if not read_into_now(file, offset + done, buffer[: count - done]):
+                data = await trio.to_thread.run_sync(read_at, file, offset + done, min(count - done, PIECE))
             if not data:
                 break
             self._queue(data)

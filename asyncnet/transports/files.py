@@ -54,18 +54,23 @@ def _is_memory(device: int) -> bool:
 
 def read_now(file: BinaryIO, offset: int, count: int) -> bytes | None:
     """`count` bytes from `offset` on if all of them are in memory; None if not, or if nobody knows. Does not wait."""
-    if _NOWAIT is None:
-        return None
-    if not count:
-        return b""
     data = bytearray(count)
+    return bytes(data) if read_into_now(file, offset, memoryview(data)) else None
+
+
+def read_into_now(file: BinaryIO, offset: int, buffer: memoryview) -> bool:
+    """The same into `buffer`, as much as that holds; whether it did."""
+    if not buffer:
+        return True
+    if _NOWAIT is None:
+        return False
     try:
-        done = os.preadv(file.fileno(), [data], offset, _NOWAIT)
+        done = os.preadv(file.fileno(), [buffer], offset, _NOWAIT)
     except OSError as exc:  # as above
         if exc.errno != errno.EOPNOTSUPP or not _is_memory(os.fstat(file.fileno()).st_dev):
-            return None
-        done = os.preadv(file.fileno(), [data], offset)
-    return bytes(data) if done == count else None
+            return False
+        done = os.preadv(file.fileno(), [buffer], offset)
+    return done == len(buffer)
 
 
 def load_into_cache(file: BinaryIO, offset: int, count: int) -> None:
