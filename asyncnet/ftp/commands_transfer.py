@@ -134,7 +134,7 @@ async def _go_active(control: Control, host: str, port: int) -> Reply:
 @command("ABOR", argument=Argument.NONE, help="(end the transfer)", before_login=True)
 async def abort(control: Control, argument: str) -> Reply:
     control.drop_source()
-    return Reply.of(226, "No transfer is running.")
+    return Reply.of(225, "No transfer is running.")
 
 
 # Files
@@ -155,7 +155,9 @@ async def retrieve(control: Control, argument: str) -> Reply:
             await _tell_moved(control, transfer, control.server.events.on_retrieved)
             return f"{transfer.moved} bytes were sent."
 
-        opening = f"{'Lines' if is_ascii else 'Bytes'} of {_for_people(argument)} follow ({size - offset} bytes)."
+        # Clients take the number in parentheses for the size. In TYPE A nobody knows it without reading the file.
+        size_told = "" if is_ascii else f" ({size - offset} bytes)"
+        opening = f"{'Lines' if is_ascii else 'Bytes'} of {_for_people(argument)} follow{size_told}."
         return await control.run_transfer("RETR", path, opening, send, is_short=size - offset <= SMALL_FILE)
     finally:
         await download.aclose()

@@ -300,6 +300,9 @@ class TestTransfers:
             await peer.expect(200, "TYPE A")
             sent = b"one\r\ntwo\r\r\nthree\rfour\r\n\r\n"
             assert await peer.fetch("RETR a") == sent
+            async with await peer.open_data():
+                assert "bytes)" not in (await peer.expect(150, "RETR a")).text
+                await peer.reply()
             assert (await peer.expect(213, "SIZE a")).text == str(len(sent))
             await peer.send("STOR b", sent)
             assert files.contents()["b"] == files.contents()["a"]
@@ -379,8 +382,7 @@ class TestTransfers:
             await peer.expect(426, "ABOR")
             assert (await peer.reply()).code == 226
             await data.aclose()
-            await peer.expect(226, "ABOR")
-            await peer.expect(257, "PWD")
+            await peer.expect_all((225, "ABOR"), (257, "PWD"))
 
     async def test_abor_with_telnets_interrupt_is_heard(self) -> None:
         async with logged_in(MemoryFiles({"a": bytes(50_000_000)})) as peer:
