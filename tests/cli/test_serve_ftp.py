@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import textwrap
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -376,3 +377,35 @@ def test_a_signal_lets_transfers_finish_and_says_goodbye_to_whoever_waits(root: 
             assert status == 0, err
             idle.close()
             busy.close()
+
+
+def test_an_upload_goes_on_after_the_server_was_killed(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 40_000
+    old = tmp_path / "old"
+    old.write_bytes(b"old")
+    options = ("ftp", "tcp://127.0.0.1:0", "--root", tmp_path, "--anonymous", "--write")
+    with serving(*options) as running, client(running.ports[0]) as ftp:
+        ftp.voidcmd("TYPE I")
+        uploads = [ftp.transfercmd("STOR new")]
+        uploads[0].sendall(content[:-1])
+        with client(running.ports[0]) as other:
+            other.voidcmd("TYPE I")
+            uploads.append(other.transfercmd("STOR old"))
+            uploads[1].sendall(content[:-1])
+            give_up = time.monotonic() + DEADLINE
+            while sum(path.stat().st_size > 1_000_000 for path in tmp_path.glob(".asyncnet-*.part")) < 2:
+                assert time.monotonic() < give_up
+            running.process.kill()
+            running.process.wait()
+        for upload in uploads:
+            upload.close()
+    assert not (tmp_path / "new").exists()
+    assert old.read_bytes() == b"old"
+    with serving(*options) as running, client(running.ports[0]) as ftp:
+        ftp.voidcmd("TYPE I")
+        size = ftp.size("new")
+        assert size
+        ftp.storbinary("STOR new", io.BytesIO(content[size:]), rest=size)
+        assert (tmp_path / "new").read_bytes() == content
+        ftp.storbinary("STOR old", io.BytesIO(content))
+    assert {path.name for path in tmp_path.iterdir()} == {"new", "old"}
