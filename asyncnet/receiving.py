@@ -20,8 +20,6 @@ Bytes that were received too early are in `_buffer`, and nowhere else. What coul
 from __future__ import annotations
 
 import math
-import os
-import sys
 from collections.abc import Coroutine
 from typing import Any
 
@@ -32,26 +30,9 @@ from asyncnet.errors import Draining, EndOfStream, IncompleteRead, LimitExceeded
 from asyncnet.limits import Timeouts
 from asyncnet.sending import FAIR_TURNS, MUCH_PENDING, SendingHalf, SideFlush
 from asyncnet.transports.base import RECEIVE_SIZE, Transport, TruncatedError, checked_size
-from asyncnet.transports.files import write_from_pipe
-from asyncnet.transports.socket import HAS_SPLICE, SocketTransport
-
-if sys.platform.startswith("linux"):
-    import fcntl
 
 READ_AHEAD = 128 * 1024
 """How much a receive takes into the buffer, in bytes, while it waits for what is queued to leave."""
-
-
-PIPE_SIZE = 1 << 20
-"""How much `receive_to_file` moves at a time, in bytes: the most that the kernel lets everybody have."""
-
-
-def _widen(pipe: int) -> int:
-    """Give a pipe as much room as it may have; returns how much."""
-    try:
-        return fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
-    except OSError:
-        return 65536
 
 
 class ReceivingHalf(SendingHalf):
@@ -200,74 +181,6 @@ class ReceivingHalf(SendingHalf):
         finally:
             self._receiving = False
         return b"" if end else await self._receive(max_bytes)
-
-    async def receive_into(self, buffer: memoryview) -> int:
-        """Wait for some bytes and put what has come into `buffer`; returns how many bytes, 0 at the end.
-
-        For large amounts: no bytes object is made, and under TLS more than one record is taken. Always a checkpoint.
-        """
-        if self._buffer or self._outgoing or self._taps or self._receiving:
-            data = await self.receive_some(len(buffer))
-            buffer[: len(data)] = data
-            return len(data)
-        if self._draining or self._overdue:
-            self._check_interrupted()
-        self._receiving = True
-        self._turns = 0
-        try:
-            while True:
-                await self._transport.wait_receivable(len(buffer))
-                count = self._transport.receive_into_now(buffer)
-                if count is not None:
-                    self.bytes_in += count
-                    return count
-                self._check_interrupted()
-        except (trio.ClosedResourceError, TruncatedError) as exc:
-            end = self._end_of(exc)
-        finally:
-            self._receiving = False
-        return 0 if end else await self.receive_into(buffer)
-
-    @property
-    def can_receive_to_file(self) -> bool:
-        """Whether `receive_to_file` works at the moment: a plain socket, nothing buffered, and nobody watches."""
-        plain = HAS_SPLICE and isinstance(self._transport, SocketTransport)
-        return plain and not (self._buffer or self._outgoing or self._taps)
-
-    async def receive_to_file(self, descriptor: int, offset: int) -> int:
-        """Wait for some bytes and have the kernel write them to a regular file; returns how many, 0 at the end.
-
-        For large amounts, where `can_receive_to_file`. At most a MiB at a time. Cancelled, it has taken nothing.
-        Raises the OSErrors of writing; what was taken is lost then.
-        """
-        transport = self._transport
-        assert isinstance(transport, SocketTransport), "can_receive_to_file tells"
-        if self._receiving:
-            raise trio.BusyResourceError("another task is receiving from this stream")
-        self._check_interrupted()
-        self._receiving = True
-        self._turns = 0
-        reading, writing = os.pipe()
-        try:
-            size = _widen(writing)
-            while True:
-                await transport.wait_receivable(size)
-                count = transport.splice_now(writing, size)
-                if count is not None:
-                    break
-                self._check_interrupted()
-            if count:
-                self.bytes_in += count
-                with trio.CancelScope(shield=True):  # what was taken is written; the disk alone is waited for
-                    await trio.to_thread.run_sync(write_from_pipe, reading, descriptor, offset, count)
-            return count
-        except trio.ClosedResourceError as exc:
-            end = self._end_of(exc)
-        finally:
-            self._receiving = False
-            os.close(reading)
-            os.close(writing)
-        return 0 if end else await self.receive_to_file(descriptor, offset)
 
     async def _stop_sending_rest(self, flush: SideFlush) -> None:
         """Have the task that sends what a batch left over leave that to the caller."""

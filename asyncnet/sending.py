@@ -19,33 +19,21 @@ What could go wrong, and why it does not:
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO, Protocol, TypeAlias, cast
+from typing import Protocol, cast
 
 import trio
 
 from asyncnet.batching import Batch, batch_of_this_run
-from asyncnet.errors import FileShrankError
 from asyncnet.limits import Timeouts
 from asyncnet.transports.base import Data, Transport
-from asyncnet.transports.files import PIECE, WINDOW, is_cached, load_into_cache, read_at, read_into_now
-from asyncnet.transports.socket import HAS_SENDFILE, SocketTransport
-
-Progress: TypeAlias = Callable[[int], object]
 
 MAX_PENDING = 128 * 1024
 """How much `write` queues, in bytes, before it asks for a flush."""
 
 MUCH_PENDING = MAX_PENDING // 2
 """With more than that queued a receive returns nothing; the other half is for what answers one receive."""
-
-READ_NOW = 256 * 1024
-"""How much of a file is read on the event loop where it is in memory, in bytes: it takes some 30 µs."""
-
-SMALL_FILE = 64 * 1024
-"""What `send_file` sends without giving others their turn, in bytes: there is a wait in what follows."""
 
 FAIR_TURNS = 64
 """How many operations in a row may go without a checkpoint because nothing had to be waited for."""
@@ -429,79 +417,6 @@ class SendingHalf(trio.abc.HalfCloseableStream):
             await self._transport.wait_send_all_might_not_block()
         finally:
             self._sending = False
-
-    async def send_file(
-        self, file: BinaryIO, offset: int = 0, count: int | None = None, *, progress: Progress | None = None
-    ) -> int:
-        """Send `count` bytes of `file` from `offset` on (None: to its end), and return how many that were.
-
-        Over a plain socket the kernel sends them straight from its cache; elsewhere they are read in a thread and
-        sent. Either way the event loop never waits for a disk. `file` is a regular file opened for reading; its
-        position does not matter and stays. `progress` is called with the number of bytes of each step.
-
-        Raises `FileShrankError` if the file ends early (somebody has shortened it): the peer was promised more, so
-        that the sending side is broken then.
-        """
-        if count is None:
-            count = max(0, os.fstat(file.fileno()).st_size - offset)
-        report = progress or (lambda sent: None)
-        await self.flush()
-        self._sending = True
-        try:
-            if HAS_SENDFILE and isinstance(self._transport, SocketTransport) and not self._taps:
-                done = await self._send_file_directly(self._transport, file, offset, count, report)
-            else:
-                done = await self._send_file_by_reading(file, offset, count, report)
-        except BaseException:
-            self._give_up(self._send_failure or "a file was not sent to its end")
-            raise
-        finally:
-            self._sending = False
-        if done < count:
-            self._give_up("the file that was being sent has become shorter")
-            raise FileShrankError(f"the file ended {count - done} bytes before its time")
-        return done
-
-    async def _send_file_directly(
-        self, transport: SocketTransport, file: BinaryIO, offset: int, count: int, report: Progress
-    ) -> int:
-        """By `sendfile`, window by window; returns how many bytes, fewer than `count` if the file ends before."""
-        done = cached = 0
-        while done < count:
-            if done == cached:
-                window = min(count - done, WINDOW)
-                if not is_cached(file, offset + done, window):
-                    window = min(window, PIECE)
-                    await trio.to_thread.run_sync(load_into_cache, file, offset + done, window)
-                cached += window
-                if count > SMALL_FILE:
-                    await trio.lowlevel.checkpoint()
-            sent = transport.send_file_now(file, offset + done, cached - done)
-            if sent is None:
-                with self._progress_deadline():
-                    sent = await transport.send_file_some(file, offset + done, cached - done)
-            if not sent:
-                break
-            done += sent
-            self.bytes_out += sent
-            report(sent)
-        return done
-
-    async def _send_file_by_reading(self, file: BinaryIO, offset: int, count: int, report: Progress) -> int:
-        """By reading pieces in a thread, where the kernel cannot do it."""
-        done = 0
-        buffer = memoryview(bytearray(min(count, READ_NOW)))  # one for all of it: to make them costs more than to read
-        while done < count:
-            data: Data = buffer[: count - done]
-            if not read_into_now(file, offset + done, buffer[: count - done]):
-                data = await trio.to_thread.run_sync(read_at, file, offset + done, min(count - done, PIECE))
-            if not data:
-                break
-            self._queue(data)
-            await self._send_pending()
-            done += len(data)
-            report(len(data))
-        return done
 
     async def send_eof(self) -> None:
         """Send what is queued, then end this side; the other goes on. Raises `LocalProtocolError` over TLS."""

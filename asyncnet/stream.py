@@ -1,9 +1,10 @@
 """Stream: the one buffered byte stream that servers, clients and handlers speak through.
 
 It owns the bytes that were received too early and the bytes that were written but have not left; its transport holds
-neither. How it receives is in `receiving.py`, how it sends in `sending.py`, each with what could go wrong; here is what
-a stream is, how it begins and ends, and how TLS comes between. That nobody else keeps bytes lets `start_tls` tell for
-certain whether plaintext waits behind the command that starts TLS, and refuse then.
+neither. How it receives is in `receiving.py`, how it sends in `sending.py`, each with what could go wrong, files and
+other large amounts in `bulk.py`; here is what a stream is, how it begins and ends, and how TLS comes between. That
+nobody else keeps bytes lets `start_tls` tell for certain whether plaintext waits behind the command that starts TLS, and
+refuse then.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 import trio
 
+from asyncnet.bulk import BulkHalf
 from asyncnet.errors import EndOfStream, LocalProtocolError, PlaintextAfterUpgrade
 from asyncnet.limits import Timeouts
-from asyncnet.receiving import ReceivingHalf
 from asyncnet.transports import proxy_header
 from asyncnet.transports.address import Address
 from asyncnet.transports.base import TLSInfo, Transport
@@ -35,7 +36,7 @@ LINGER_TIME = 2.0
 _DEFAULTS = Timeouts()
 
 
-class Stream(ReceivingHalf):
+class Stream(BulkHalf):
     """A byte stream with a buffer, over a socket, TLS, memory or any `trio.abc.Stream`.
 
     `Stream.of(anything)` is the first line of every handler and client. A stream is used by one receiving and one

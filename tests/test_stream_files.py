@@ -173,8 +173,8 @@ async def test_a_file_that_is_not_in_memory_is_read_by_a_thread_first(
     file: BinaryIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: list[tuple[int, int]] = []
-    monkeypatch.setattr("asyncnet.sending.is_cached", lambda file, offset, count: False)
-    monkeypatch.setattr("asyncnet.sending.load_into_cache", lambda file, offset, count: loaded.append((offset, count)))
+    monkeypatch.setattr("asyncnet.bulk.is_cached", lambda file, offset, count: False)
+    monkeypatch.setattr("asyncnet.bulk.load_into_cache", lambda file, offset, count: loaded.append((offset, count)))
     left, right = await over(tcp_pair)()
     received = bytearray()
     async with trio.open_nursery() as nursery:

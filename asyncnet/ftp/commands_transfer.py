@@ -12,6 +12,7 @@ from contextlib import aclosing
 
 import trio
 
+from asyncnet.bulk import SMALL_FILE
 from asyncnet.errors import RemoteProtocolError
 from asyncnet.ftp import listing
 from asyncnet.ftp.commands_files import perm
@@ -29,7 +30,6 @@ from asyncnet.ftp.wire import (
     show,
 )
 from asyncnet.replies import Reply
-from asyncnet.sending import SMALL_FILE
 from asyncnet.stream import Stream
 
 # How
