@@ -3,8 +3,8 @@
 It owns the bytes that were received too early and the bytes that were written but have not left; its transport holds
 neither. How it receives is in `receiving.py`, how it sends in `sending.py`, each with what could go wrong, files and
 other large amounts in `bulk.py`; here is what a stream is, how it begins and ends, and how TLS comes between. That
-nobody else keeps bytes lets `start_tls` tell for certain whether plaintext waits behind the command that starts TLS, and
-refuse then.
+nobody else keeps bytes lets `start_tls` tell for certain whether plaintext waits behind the command that starts TLS,
+and refuse then.
 """
 
 from __future__ import annotations
