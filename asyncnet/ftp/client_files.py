@@ -43,11 +43,18 @@ class HashMismatch(AsyncnetError):
 
 
 async def download(
-    ftp: FTPClient, path: str, target: str | os.PathLike[str], resume: bool, progress: Progress | None, verify: bool
+    ftp: FTPClient,
+    path: str,
+    target: str | os.PathLike[str],
+    resume: bool,
+    progress: Progress | None,
+    verify: bool,
+    *,
+    suffix: str = PART,
 ) -> int:
-    """Receive `path` into the file `target`, which appears when it is whole."""
+    """Receive `path` into the file `target`, which appears when it is whole; until then it has `suffix` behind it."""
     place = Path(target)
-    part = place.with_name(place.name + PART)
+    part = place.with_name(place.name + suffix)
     file = await trio.to_thread.run_sync(_open_part, part, resume)
     try:
         moved = await download_into(ftp, path, file, resume, progress, verify)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -25,6 +25,7 @@ from typing import TypeAlias
 import trio
 
 from asyncnet.errors import AsyncnetError, LocalProtocolError
+from asyncnet.ftp import client_files
 from asyncnet.ftp.client import FTPClient
 from asyncnet.ftp.client_control import PermanentReplyError
 from asyncnet.ftp.client_files import PART
@@ -38,6 +39,9 @@ TOLERANCE = 2.0
 
 DEPTH = 100
 """How many folders may lie in each other: a server can claim any number."""
+
+ENTRIES = 1_000_000
+"""How many entries a folder may have: a server can list them without end, and all of them are in memory at once."""
 
 
 class Outcome(Enum):
@@ -275,22 +279,21 @@ class _Down(_Tree):
 
     async def _compare(self, ftp: FTPClient, path: str) -> None:
         had = await trio.to_thread.run_sync(_scan, self._here(path))
-        seen: set[str] = set()
-        async with ftp.scan(self._there(path)) as entries:
-            async for entry in entries:
-                if entry.name in seen:
-                    continue
-                seen.add(entry.name)
-                if not is_safe_name(entry.name):
-                    error = LocalProtocolError(f"this is no name for a file here: {entry.name[:200]!a}")
-                    self._tell(_below(path, entry.name), Outcome.FAILED, error=error)
-                    continue
-                self._pile_up(_below(path, entry.name), entry, had.get(entry.name))
+        found: dict[str, RemoteEntry] = {}
+        # The listing is taken whole before anything comes of it: it may break off, and then be asked for again.
+        for entry in await ftp.list(self._there(path), limit=ENTRIES):
+            found.setdefault(entry.name, entry)
+        for name, entry in found.items():
+            if is_safe_name(name):
+                self._pile_up(_below(path, name), entry, had.get(name), _part_suffix(name, found))
+            else:
+                error = LocalProtocolError(f"this is no name for a file here: {name[:200]!a}")
+                self._tell(_below(path, name), Outcome.FAILED, error=error)
         if self._delete:
-            gone = (name for name in had if name not in seen and name.removesuffix(PART) not in seen)
+            gone = (name for name in had if name not in found and name.removesuffix(PART) not in found)
             self._to_delete += [_below(path, name) for name in gone]
 
-    def _pile_up(self, path: str, entry: RemoteEntry, had: os.stat_result | None) -> None:
+    def _pile_up(self, path: str, entry: RemoteEntry, had: os.stat_result | None, suffix: str) -> None:
         if entry.kind is EntryKind.FOLDER:
             self._add(path, lambda ftp: self._folder(ftp, path))
         elif entry.kind is not EntryKind.FILE:
@@ -298,17 +301,22 @@ class _Down(_Tree):
         elif entry.is_exact and _is_same(entry, had):
             self._tell(path, Outcome.SAME)
         else:
-            self._add(path, lambda ftp: self._file(ftp, path, entry, had))
+            self._add(path, lambda ftp: self._file(ftp, path, entry, had, suffix))
 
-    async def _file(self, ftp: FTPClient, path: str, entry: RemoteEntry, had: os.stat_result | None) -> None:
+    async def _file(
+        self, ftp: FTPClient, path: str, entry: RemoteEntry, had: os.stat_result | None, suffix: str
+    ) -> None:
         source, target = self._there(path), self._here(path)
         if not entry.is_exact:
             entry = await _exactly(ftp, source, entry)
             if _is_same(entry, had):
                 self._tell(path, Outcome.SAME)
                 return
-        resume = await trio.to_thread.run_sync(_is_part_of, target.with_name(target.name + PART), entry)
-        size = await ftp.download(source, target, resume=resume, progress=self._progress_of(path))
+        part = target.with_name(target.name + suffix)
+        resume = await trio.to_thread.run_sync(_is_part_of, part, entry)
+        size = await client_files.download(
+            ftp, source, target, resume, self._progress_of(path), verify=False, suffix=suffix
+        )
         if entry.is_exact and entry.modified is not None:
             times = (entry.modified, entry.modified)
             await trio.to_thread.run_sync(lambda: os.utime(target, times, follow_symlinks=False))
@@ -343,7 +351,7 @@ class _Up(_Tree):
         here = await trio.to_thread.run_sync(_scan, self._here(path))
         there: dict[str, RemoteEntry] = {}
         if exists:
-            there = {entry.name: entry for entry in await ftp.list(self._there(path), limit=1_000_000)}
+            there = {entry.name: entry for entry in await ftp.list(self._there(path), limit=ENTRIES)}
         else:
             await ftp.mkdir(self._there(path))
             self._tell(path, Outcome.MADE)
@@ -388,7 +396,7 @@ async def _remove_there(ftp: FTPClient, path: str, entry: RemoteEntry) -> None:
     if entry.kind is not EntryKind.FOLDER:
         await ftp.delete(path)
         return
-    for inner in await ftp.list(path, limit=1_000_000):
+    for inner in await ftp.list(path, limit=ENTRIES):
         if "/" in inner.name or path.count("/") > 2 * DEPTH:
             raise LocalProtocolError(f"this is no name in a folder: {inner.name[:200]!a}")
         await _remove_there(ftp, f"{path}/{inner.name}", inner)
@@ -429,6 +437,14 @@ def _make_folder(path: Path) -> bool:
 def _scan(folder: Path) -> dict[str, os.stat_result]:
     with os.scandir(folder) as entries:
         return {entry.name: entry.stat(follow_symlinks=False) for entry in entries}
+
+
+def _part_suffix(name: str, others: Container[str]) -> str:
+    """What stands behind the name of a file until it is whole, so that the name is none of the others'."""
+    suffix = PART
+    while name + suffix in others:
+        suffix = f".~{suffix[1:]}"
+    return suffix
 
 
 def _is_part_of(part: Path, entry: RemoteEntry) -> bool:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 import trio
 
 from asyncnet.errors import LocalProtocolError
+from asyncnet.ftp import mirror
 from asyncnet.ftp.client import FTPClient, TransientReplyError
 from asyncnet.ftp.mirror import Connect, Outcome, Report, Step, mirror_down, mirror_up
 from asyncnet.ftp.wire import format_time, parse_time
@@ -273,6 +275,72 @@ async def test_folders_without_end_are_given_up(tmp_path: Path) -> None:
         report = await mirror_down(connect, "pub", tmp_path, connections=1)
         assert len(report.failures) == 1
         assert "lie in each other" in str(report.failures[0].error)
+
+
+async def test_a_listing_that_breaks_off_and_is_asked_for_again_moves_no_file_twice(tmp_path: Path) -> None:
+    async with serving() as (connect, server):
+
+        async def break_off(session: Session, path: str) -> None:
+            server.answers["MLSD"] = server.list_folder
+            data = await session.open_data()
+            await data.send_all(server.facts("pub/a") + server.facts("pub/sub"))
+            await data.abort()
+            await session.say(b"421 too tired\r\n")
+
+        server.answers["MLSD"] = break_off
+        report = await mirror_down(connect, "pub", tmp_path, connections=2)
+        assert (report.transferred, report.failures) == (3, [])
+        assert server.commands.count("RETR pub/a") == 1
+        assert tree_of(tmp_path) == WHOLE
+
+
+async def test_a_file_whose_name_is_that_of_anothers_part_is_not_taken_for_it(tmp_path: Path) -> None:
+    tree: dict[str, bytes | None] = {"pub": None, "pub/a": b"first", "pub/a.part": b"second", "pub/a.~part": b"third"}
+    async with serving(tree) as (connect, server):
+
+        async def keep_waiting(session: Session, path: str) -> None:
+            data = await session.open_data()
+            await data.send_all(b"fi")
+            await others_are_there()
+            await data.send_all(b"rst")
+            await data.aclose()
+            await session.say(b"226 done\r\n")
+
+        async def others_are_there() -> None:
+            with trio.fail_after(5):
+                while not {"a.part", "a.~part"} <= {path.name for path in tmp_path.iterdir()}:
+                    await trio.sleep(0.001)
+
+        server.answers["RETR pub/a"] = keep_waiting
+        report = await mirror_down(connect, "pub", tmp_path, connections=3)
+        assert (report.transferred, report.failures) == (3, [])
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+            "a": b"first",
+            "a.part": b"second",
+            "a.~part": b"third",
+        }
+        server.times["pub/a"] = OLD - 100  # older than its neighbour, which is not the part of it
+        server.answers["RETR pub/a"] = server.give
+        await mirror_down(connect, "pub", tmp_path)
+        assert (tmp_path / "a").read_bytes() == b"first"
+        assert (tmp_path / "a.part").read_bytes() == b"second"
+
+
+async def test_a_listing_without_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror, "ENTRIES", 100)
+
+    async def without_end(session: Session, path: str) -> None:
+        data = await session.open_data()
+        with suppress(trio.BrokenResourceError):
+            for number in itertools.count():
+                await data.send_all(f"type=dir; {number}\r\n".encode())
+        await session.say(b"426 broken off\r\n")
+
+    async with serving({"pub": None}) as (connect, server):
+        server.answers["MLSD"] = without_end
+        report = await mirror_down(connect, "pub", tmp_path)
+        assert "more than 100 entries" in str(report.failures[0].error)
+        assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("changed", [False, True])
