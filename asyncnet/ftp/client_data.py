@@ -201,7 +201,8 @@ async def transfer(
         raise
     if not offset and (announced := _find_announced(reply.text)):
         size = int(announced[-1])  # a file's name may look the same, and stands before it
-    ending = _Ending(control, stream, describe(verb, argument), size - offset if counts and size is not None else None)
+    expected = size - offset if counts and size is not None else None
+    ending = _Ending(control, stream, describe(verb, argument), expected, resumes=offset > 0)
     keeper = None if keep_alive is None else KeepAlive(control, keep_alive)
     watch = _StallWatch(stream, control)
     try:
@@ -255,13 +256,19 @@ class _StallWatch:
 
 
 class _Ending:
-    """How a transfer ends that was left without an exception. `expected` is how many bytes were to come, if known."""
+    """How a transfer ends that was left without an exception. `expected` is how many bytes were to come, if known.
 
-    def __init__(self, control: Control, stream: Stream, command: str, expected: int | None) -> None:
+    One that `resumes` may not have more either: the server may have begun again in spite of REST.
+    """
+
+    def __init__(
+        self, control: Control, stream: Stream, command: str, expected: int | None, *, resumes: bool = False
+    ) -> None:
         self._control = control
         self._stream = stream
         self._command = command
         self._expected = expected
+        self._resumes = resumes
 
     async def abandon(self) -> None:
         """Reset the data connection. Does its work also when cancelled."""
@@ -295,7 +302,8 @@ class _Ending:
                 await self.explain(exc)
             raise
         await self._check_reply()
-        if self._expected is not None and stream.bytes_in < self._expected:
+        expected = self._expected
+        if expected is not None and (stream.bytes_in < expected or (self._resumes and stream.bytes_in > expected)):
             raise RemoteProtocolError(
                 f"{printable(self._command)}: {stream.bytes_in} bytes came, {self._expected} were announced"
             )

@@ -5,7 +5,9 @@ The disk is waited for in threads, in pieces of a MiB. A download has `.part` be
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import os
 import stat
 import zlib
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 import trio
 
-from asyncnet.errors import AsyncnetError, LocalProtocolError
+from asyncnet.errors import AsyncnetError, LocalProtocolError, RemoteProtocolError
 from asyncnet.ftp.client_control import PermanentReplyError
 
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ async def download(
     """Receive `path` into the file `target`, which appears when it is whole; until then it has `suffix` behind it."""
     place = Path(target)
     part = place.with_name(place.name + suffix)
+    if await trio.to_thread.run_sync(place.is_dir):
+        raise IsADirectoryError(errno.EISDIR, "a folder: name the file in it", str(place))
     file = await trio.to_thread.run_sync(_open_part, part, resume)
     try:
         moved = await download_into(ftp, path, file, resume, progress, verify)
@@ -73,16 +77,34 @@ async def _close(file: BinaryIO) -> None:
         await trio.to_thread.run_sync(file.close)
 
 
+_PART_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
+
 def _open_part(part: Path, resume: bool) -> BinaryIO:
-    """Open for writing what is no symlink: nobody is to lead us elsewhere."""
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    return os.fdopen(os.open(part, flags if resume else flags | os.O_TRUNC, 0o666), "r+b")
+    """Open for writing what is a plain file of ours with one name: nobody is to lead us elsewhere, or to read along."""
+    descriptor = os.open(part, _PART_FLAGS | getattr(os, "O_NONBLOCK", 0), 0o666)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1 or not _is_trusted(status, part):
+            raise FileExistsError(errno.EEXIST, "somebody else's, or no plain file with one name: remove it", str(part))
+        if not resume:
+            os.ftruncate(descriptor, 0)
+        return os.fdopen(descriptor, "r+b")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _is_trusted(status: os.stat_result, part: Path) -> bool:
+    """Whether it is our own file, or that of the folder's owner, who may do there what he likes anyway."""
+    return os.name == "nt" or status.st_uid in (os.geteuid(), part.parent.stat().st_uid)
 
 
 async def download_into(
     ftp: FTPClient, path: str, file: BinaryIO, resume: bool, progress: Progress | None, verify: bool
 ) -> int:
     """Receive `path` into `file`; with `resume` behind what it holds."""
+    algorithm = await ftp.best_hash() if verify else None
     size = await _size(ftp, path)
     offset = await trio.to_thread.run_sync(file.seek, 0, os.SEEK_END) if resume else 0
     if size is not None and offset > size:
@@ -93,8 +115,8 @@ async def download_into(
     moved = 0
     if size is None or offset < size or not offset:
         moved = await _receive(ftp, path, file, offset, size, report)
-    if verify:
-        await _verify(ftp, path, file)
+    if algorithm is not None:
+        await _verify(ftp, path, file, algorithm)
     return moved
 
 
@@ -147,11 +169,11 @@ def _empty(file: BinaryIO) -> None:
 async def upload(
     ftp: FTPClient, source: str | os.PathLike[str], path: str, resume: bool, progress: Progress | None, verify: bool
 ) -> tuple[int, float]:
-    """Send the file `source` to `path`; returns the bytes moved, and when the file was last changed."""
+    """Send the file `source` to `path`; returns the bytes moved, and when the file had last been changed before."""
     file = await trio.to_thread.run_sync(open, source, "rb")
     try:
-        moved = await upload_from(ftp, file, path, resume, progress, verify)
-        return moved, os.fstat(file.fileno()).st_mtime
+        modified = os.fstat(file.fileno()).st_mtime
+        return await upload_from(ftp, file, path, resume, progress, verify), modified
     finally:
         await _close(file)
 
@@ -160,6 +182,7 @@ async def upload_from(
     ftp: FTPClient, file: BinaryIO, path: str, resume: bool, progress: Progress | None, verify: bool
 ) -> int:
     """Send `file` to `path`; with `resume` what the server does not have."""
+    algorithm = await ftp.best_hash() if verify else None
     size = await trio.to_thread.run_sync(_size_of, file)
     offset = 0
     if resume:
@@ -172,8 +195,10 @@ async def upload_from(
     moved = 0
     if not offset or offset != size:
         moved = await _send(ftp, file, path, offset, size, report)
-    if verify:
-        await _verify(ftp, path, file)
+    if offset and moved and (has := await _size(ftp, path)) not in (None, offset + moved):
+        raise RemoteProtocolError(f"STOR {path}: the server has {has} bytes there, not {offset + moved}: send it whole")
+    if algorithm is not None:
+        await _verify(ftp, path, file, algorithm)
     return moved
 
 
@@ -199,11 +224,9 @@ async def _send(ftp: FTPClient, file: BinaryIO, path: str, offset: int, size: in
 
 
 def _is_regular(file: BinaryIO) -> bool:
-    """Whether the kernel may send it: a regular file that is all that there is, with nothing of it in a buffer."""
-    try:
-        return stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-    except (OSError, AttributeError):
-        return False
+    """Whether the kernel may send it: a regular file, and what its reader gets (gzip, say, has a `fileno` too)."""
+    raw = file.raw if isinstance(file, (io.BufferedReader, io.BufferedRandom)) else file
+    return type(raw) is io.FileIO and stat.S_ISREG(os.fstat(raw.fileno()).st_mode)
 
 
 def _size_of(file: BinaryIO) -> int | None:
@@ -218,9 +241,8 @@ def _size_of(file: BinaryIO) -> int | None:
         return None
 
 
-async def _verify(ftp: FTPClient, path: str, file: BinaryIO) -> None:
+async def _verify(ftp: FTPClient, path: str, file: BinaryIO, algorithm: str) -> None:
     """Compare the hashes at both ends."""
-    algorithm = await ftp.best_hash()
     theirs = await ftp.hash(path, algorithm)
     ours = await trio.to_thread.run_sync(local_hash, file, algorithm)
     if ours != theirs:

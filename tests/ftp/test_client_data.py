@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -29,7 +31,7 @@ from asyncnet.service import serve
 from asyncnet.stream import Stream
 from asyncnet.testing import cancel_at_each_checkpoint, stream_pair
 from asyncnet.transports.base import TruncatedError
-from tests.ftp.scripted import ScriptedFTP, Session, connected, listen_extended, running
+from tests.ftp.scripted import ScriptedFTP, Session, connected, listen_extended, running, store
 
 HELLO = b"hello world\n"
 
@@ -947,6 +949,8 @@ async def test_an_upload_goes_on_behind_what_the_server_has(tmp_path: Path) -> N
         assert await ftp.upload(tmp_path / "hello", "hello", resume=True) == 8
         assert server.stored == {"hello": b"and more"}
         assert "REST 12" in server.commands
+        assert server.files["hello"] == HELLO + b"and more"
+        server.files["hello"] = HELLO
         assert await ftp.upload(io.BytesIO(HELLO), "hello", resume=True) == 0
         assert await ftp.upload(io.BytesIO(b"short"), "hello", resume=True) == 5
         assert await ftp.upload(io.BytesIO(b"abc"), "new", resume=True) == 3
@@ -981,3 +985,81 @@ async def test_hashes_are_compared_if_asked(tmp_path: Path) -> None:
         with pytest.raises(HashMismatch):
             await ftp.upload(tmp_path / "hello", "up", verify=True)
     assert [path.name for path in tmp_path.iterdir()] == ["hello"]
+
+
+async def test_a_server_that_begins_again_is_not_taken_for_one_that_goes_on(tmp_path: Path) -> None:
+    async def begin_again(session: Session, path: str) -> None:
+        data = await session.open_data()
+        await data.send_all(HELLO)
+        await data.aclose()
+        await session.say(b"226 done\r\n")
+
+    (tmp_path / "hello.part").write_bytes(b"hello ")
+    async with connected() as (ftp, server):
+        server.answers["RETR"] = begin_again
+        with pytest.raises(RemoteProtocolError, match="12 bytes came, 6 were announced"):
+            await ftp.download("hello", tmp_path / "hello", resume=True)
+        assert not (tmp_path / "hello").exists()
+        await ftp.download("hello", tmp_path / "hello", resume=True)
+        assert (tmp_path / "hello").read_bytes() == HELLO
+
+
+async def test_an_upload_that_the_server_did_not_put_behind_what_it_had_has_failed() -> None:
+    async with connected() as (ftp, server):
+
+        async def begin_again(session: Session, path: str) -> None:
+            await store(session, path)
+            server.files[path] = server.stored[path] or b""
+
+        server.answers["STOR"] = begin_again
+        with pytest.raises(RemoteProtocolError, match="has 8 bytes there, not 20"):
+            await ftp.upload(io.BytesIO(HELLO + b"and more"), "hello", resume=True)
+
+
+async def test_what_a_file_gives_to_its_reader_is_uploaded_and_not_what_lies_beneath(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "x.gz", "wb") as packed:
+        packed.write(b"x" * 1000)
+    async with connected() as (ftp, server):
+        with gzip.open(tmp_path / "x.gz", "rb") as file:
+            assert await ftp.upload(file, "x") == 1000  # type: ignore[arg-type]
+        assert server.stored["x"] == b"x" * 1000
+
+
+async def test_a_file_that_changes_while_it_is_uploaded_has_the_time_from_before(tmp_path: Path) -> None:
+    source = tmp_path / "x"
+    source.write_bytes(b"abc")
+    os.utime(source, (1_600_000_000, 1_600_000_000))
+    async with connected() as (ftp, server):
+        server.answers["MFMT"] = b"213 ok\r\n"
+        await ftp.upload(source, "x", keep_time=True, progress=lambda done, size: os.utime(source))
+        assert server.commands[-1] == "MFMT 20200913122640 x"
+
+
+@pytest.mark.parametrize("resume", [False, True])
+async def test_a_pipe_or_another_name_in_the_place_of_a_part_is_not_written_to(tmp_path: Path, resume: bool) -> None:
+    (tmp_path / "victim").write_bytes(b"precious")
+    (tmp_path / "hello.part").hardlink_to(tmp_path / "victim")
+    os.mkfifo(tmp_path / "pipe.part")
+    async with connected() as (ftp, server):
+        server.files["pipe"] = HELLO
+        for name in ("hello", "pipe"):
+            with pytest.raises(FileExistsError, match=r"remove it"):
+                await ftp.download(name, tmp_path / name, resume=resume)
+    assert (tmp_path / "victim").read_bytes() == b"precious"
+
+
+async def test_a_folder_is_no_target_and_nothing_is_asked_for(tmp_path: Path) -> None:
+    async with connected() as (ftp, server):
+        with pytest.raises(IsADirectoryError):
+            await ftp.download("hello", tmp_path)
+        assert "RETR hello" not in server.commands
+    assert not tmp_path.with_name(f"{tmp_path.name}.part").exists()
+
+
+async def test_hashes_that_the_server_cannot_make_are_missed_before_anything_is_moved(tmp_path: Path) -> None:
+    async with connected() as (ftp, server):
+        with pytest.raises(NotSupported):
+            await ftp.download("hello", tmp_path / "hello", verify=True)
+        with pytest.raises(NotSupported):
+            await ftp.upload(io.BytesIO(b"abc"), "new", verify=True)
+        assert not {"RETR hello", "STOR new"} & set(server.commands)
