@@ -22,9 +22,18 @@ from typing import TYPE_CHECKING, BinaryIO, Self, TypeAlias
 import trio
 
 from asyncnet.endpoints import Endpoint, Scheme, connect
-from asyncnet.errors import EndOfStream, IncompleteRead, LimitExceeded, RemoteProtocolError
+from asyncnet.errors import EndOfStream, IncompleteRead, LimitExceeded, LocalProtocolError, RemoteProtocolError
 from asyncnet.ftp import client_files
-from asyncnet.ftp.client_commands import QUIT_TIME, TIMEOUT, UNKNOWN, Commands, check, check_login, check_way
+from asyncnet.ftp.client_commands import (
+    QUIT_TIME,
+    TIMEOUT,
+    UNKNOWN,
+    Commands,
+    check,
+    check_login,
+    check_way,
+    parse_size,
+)
 from asyncnet.ftp.client_control import (
     Control,
     NotSupported,
@@ -128,8 +137,11 @@ class FTPClient(Commands):
             user, password = where.user, where.password if password is None else password
         check_login(user, password, account)
         check_way(active, proxy)
+        is_clear = where.scheme == "ftp" and not try_tls
+        if is_clear and tls is not None:
+            raise LocalProtocolError("tls on an ftp:// URL: write ftpes:// to demand it, or have try_tls ask for it")
         waits = Timeouts(send=timeout, close=min(timeout, QUIT_TIME))
-        if tls is None and (where.scheme != "ftp" or try_tls):
+        if tls is None and not is_clear:
             tls = await trio.to_thread.run_sync(client_context, Endpoint(Scheme.TCP, tls=True))
         is_implicit = where.scheme == "ftps"
         stream = await connect(
@@ -143,7 +155,7 @@ class FTPClient(Commands):
         ftp.url = where
         try:
             await ftp.greet()
-            if tls is not None and (where.scheme != "ftp" or try_tls):
+            if tls is not None:
                 await ftp._protect(tls, where.host, demanded=where.scheme != "ftp")
             if login:
                 await ftp.login(user, password, account)
@@ -226,8 +238,8 @@ class FTPClient(Commands):
         name = path.rstrip("/").rpartition("/")[2]
         await self._set_type("I")
         reply = await self._control.ask("SIZE", path)
-        if reply.is_success and reply.text.strip().isdecimal():
-            size = int(reply.text)
+        if reply.is_success:
+            size = parse_size(reply)
             reply = await self._control.ask("MDTM", path)
             modified = parse_time(reply.text.strip()) if reply.is_success else None
             return RemoteEntry(name, EntryKind.FILE, size=size, modified=modified, is_exact=modified is not None)
@@ -241,12 +253,19 @@ class FTPClient(Commands):
     async def _check_folder(self, path: str) -> None:
         """Enter a folder and leave it again. Raises ReplyError if that is not possible."""
         here = unquote((await self._control.expect("PWD")).text)
+        if not {"\r", "\n", "\0"}.isdisjoint(here):
+            raise RemoteProtocolError(f"a folder that nobody can go back to: {here[:200]!a}")
+        is_away = True
         try:
-            await self._control.expect("CWD", path)
+            reply = await self._control.ask("CWD", path)
+            is_away = reply.is_success
+            if not is_away:
+                raise error_for(reply, f"CWD {path}")
             await self._control.expect("CWD", here)
-        except trio.Cancelled:
-            await self._control.abort()  # nobody knows where we are
-            raise
+            is_away = False
+        finally:
+            if is_away:
+                await self._control.abort()  # nobody knows where we are
 
     # Transfers
 

@@ -1063,3 +1063,28 @@ async def test_hashes_that_the_server_cannot_make_are_missed_before_anything_is_
         with pytest.raises(NotSupported):
             await ftp.upload(io.BytesIO(b"abc"), "new", verify=True)
         assert not {"RETR hello", "STOR new"} & set(server.commands)
+
+
+@pytest.mark.parametrize("here", [b'257 "/gone"\r\n', b'257-"/a\r\n b"\r\n257 so\r\n'])
+async def test_a_client_that_cannot_go_back_to_its_folder_is_closed(here: bytes) -> None:
+    async with connected() as (ftp, server):
+        server.answers |= {"PWD": here, "SIZE": b"550 no file\r\n", "CWD /gone": b"550 no such folder\r\n"}
+        with pytest.raises((PermanentReplyError, RemoteProtocolError)):
+            await ftp.stat("pub")
+        assert ftp.is_closed or "CWD pub" not in server.commands
+
+
+@pytest.mark.parametrize("digits", ["9" * 5000, "²", "-1"])
+async def test_a_size_that_is_none_is_none_for_stat_too(digits: str) -> None:
+    async with connected() as (ftp, server):
+        server.answers["SIZE"] = f"213 {digits}\r\n".encode()
+        with pytest.raises(RemoteProtocolError):
+            await ftp.stat("hello")
+
+
+async def test_a_tls_context_is_not_passed_over_in_silence() -> None:
+    async with running() as server:
+        with pytest.raises(LocalProtocolError, match="ftpes://"):
+            async with FTPClient.connect(server.url, tls=ssl.create_default_context()):
+                pass
+        assert server.commands == []
