@@ -572,6 +572,39 @@ async def test_the_answers_to_noops_are_told_from_the_transfers(
         assert await ftp.pwd() == "/"
 
 
+async def test_noops_that_are_never_answered_are_not_waited_for() -> None:
+    async def retrieve(session: Session, path: str) -> None:
+        data = await session.open_data()
+        await data.send_all(HELLO)
+        await session.stream.receive_exactly(6)
+        await data.aclose()
+        await session.say(b"226 done\r\n")
+
+    async with connected() as (ftp, server):
+        server.answers["RETR"] = retrieve
+        async with ftp.retrieve("hello") as stream:
+            ftp._control.send_noop()
+            await read_all(stream)
+        assert await ftp.size("hello") == 12
+        assert await ftp.pwd() == "/"
+
+
+async def test_any_number_of_noops_may_have_been_answered_when_a_transfer_is_broken_off() -> None:
+    async def retrieve(session: Session, path: str) -> None:
+        await session.open_data()
+        await session.stream.receive_exactly(6 * 1000)
+        await session.say(b"200 ok\r\n" * 1000)
+
+    async with connected() as (ftp, server):
+        server.answers["RETR"] = retrieve
+        with pytest.raises(KeyError):
+            async with ftp.retrieve("hello"):
+                for _ in range(1000):
+                    ftp._control.send_noop()
+                raise KeyError
+        assert await ftp.size("hello") == 12
+
+
 async def test_a_failure_is_not_taken_for_the_answer_to_a_noop() -> None:
     async def retrieve(session: Session, path: str) -> None:
         data = await session.open_data()
