@@ -15,7 +15,7 @@ import os
 import shutil
 import stat
 from collections.abc import Awaitable, Callable, Container
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
@@ -28,7 +28,7 @@ from asyncnet.errors import AsyncnetError, LocalProtocolError
 from asyncnet.ftp import client_files
 from asyncnet.ftp.client import FTPClient
 from asyncnet.ftp.client_control import PermanentReplyError
-from asyncnet.ftp.client_files import PART
+from asyncnet.ftp.client_files import DISK_TIME, PART
 from asyncnet.ftp.client_listing import EntryKind, RemoteEntry, is_safe_name
 
 Connect: TypeAlias = Callable[[], AbstractAsyncContextManager[FTPClient]]
@@ -108,10 +108,10 @@ async def mirror_down(
     """Make the folder `target` here what the folder `source` is there.
 
     A file is moved when its size differs, or the time of its last change by two seconds or more (where the server can
-    tell it exactly); it is resumed where a part is left from before. With `delete`, what is not there is removed here,
-    last, and only in folders that could be listed whole. A file that fails does not stop the others:
-    `Report.failures` has it. `progress` hears of each file when it is done, `moved` of the bytes on the way: path, so
-    far, size.
+    tell it exactly); it is resumed where an earlier mirror has broken off in the same file, by that time. With
+    `delete`, what is not there is removed here, last, and only in folders that could be listed whole. A file that
+    fails does not stop the others: `Report.failures` has it. `progress` hears of each file when it is done, `moved` of
+    the bytes on the way: path, so far, size.
 
     A name that is no name here (a slash, `..`, a control character) fails, and never leads out of `target`; nor do
     symlinks within it, which are not followed. Raises what `connect` raises if not even one connection succeeds.
@@ -314,9 +314,14 @@ class _Down(_Tree):
                 return
         part = target.with_name(target.name + suffix)
         resume = await trio.to_thread.run_sync(_is_part_of, part, entry)
-        size = await client_files.download(
-            ftp, source, target, resume, self._progress_of(path), verify=False, suffix=suffix
-        )
+        try:
+            size = await client_files.download(
+                ftp, source, target, resume, self._progress_of(path), verify=False, suffix=suffix
+            )
+        except BaseException:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + DISK_TIME):
+                await trio.to_thread.run_sync(_mark_part, part, entry)
+            raise
         if entry.is_exact and entry.modified is not None:
             times = (entry.modified, entry.modified)
             await trio.to_thread.run_sync(lambda: os.utime(target, times, follow_symlinks=False))
@@ -447,10 +452,20 @@ def _part_suffix(name: str, others: Container[str]) -> str:
     return suffix
 
 
+def _mark_part(part: Path, entry: RemoteEntry) -> None:
+    """Note in what is left of a download which file it belongs to: it gets that one's time."""
+    if entry.is_exact and entry.modified is not None:
+        with suppress(OSError):
+            os.utime(part, (entry.modified, entry.modified), follow_symlinks=False)
+
+
 def _is_part_of(part: Path, entry: RemoteEntry) -> bool:
-    """Whether what is left of a download belongs to the file as it is now: it has not changed since."""
+    """Whether what is left of a download belongs to the file as it is now.
+
+    That the part is the younger one says nothing: a file that is put in the place of another brings an old time along.
+    """
     try:
-        return entry.is_exact and entry.modified is not None and part.lstat().st_mtime > entry.modified
+        return entry.is_exact and entry.modified is not None and abs(part.lstat().st_mtime - entry.modified) < 0.001
     except OSError:
         return False
 

@@ -345,13 +345,29 @@ async def test_a_listing_without_end_is_given_up(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize("changed", [False, True])
 async def test_a_part_is_gone_on_with_unless_the_file_has_changed_since(tmp_path: Path, changed: bool) -> None:
-    (tmp_path / "a.part").write_bytes(b"FIR")
-    os.utime(tmp_path / "a.part", (OLD + 100, OLD + 100))
     async with serving() as (connect, server):
+
+        async def break_off(session: Session, path: str) -> None:
+            data = await session.open_data()
+            await data.send_all(b"FIR")
+            await data.aclose()
+            await session.say(b"426 broken off\r\n")
+
+        server.times["pub/a"] = NEW
+        server.answers["RETR pub/a"] = break_off
+        assert len((await mirror_down(connect, "pub", tmp_path)).failures) == 1
+        del server.answers["RETR pub/a"]
         if changed:
-            server.times["pub/a"] = NEW
+            server.times["pub/a"] = OLD  # another file in its place, which is older
         await mirror_down(connect, "pub", tmp_path, delete=True)
         assert (tmp_path / "a").read_bytes() == (b"first" if changed else b"FIRst")
+
+
+async def test_a_part_of_which_nobody_knows_what_it_is_of_is_not_gone_on_with(tmp_path: Path) -> None:
+    (tmp_path / "a.part").write_bytes(b"FIR")
+    async with serving() as (connect, _):
+        await mirror_down(connect, "pub", tmp_path)
+        assert (tmp_path / "a").read_bytes() == b"first"
 
 
 async def test_without_exact_times_in_listings_the_server_is_asked(tmp_path: Path) -> None:
