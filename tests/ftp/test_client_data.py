@@ -1121,3 +1121,37 @@ async def test_a_tls_context_is_not_passed_over_in_silence() -> None:
             async with FTPClient.connect(server.url, tls=ssl.create_default_context()):
                 pass
         assert server.commands == []
+
+
+async def test_a_passive_port_of_0_is_the_servers_fault() -> None:
+    for options in ({}, {"proxy": "http://127.0.0.1:9"}):
+        async with running() as server:
+            server.answers |= {"EPSV": b"502 no\r\n", "PASV": b"227 Passive (127,0,0,1,0,0)\r\n"}
+            ftp = FTPClient(await connect(f"tcp://127.0.0.1:{server.port}"), host="127.0.0.1", **options)
+            await ftp.greet()
+            with pytest.raises(RemoteProtocolError, match="port"):
+                await fetch(ftp)
+            await ftp.quit()
+
+
+async def test_a_name_that_looks_like_an_announced_size_announces_nothing() -> None:
+    async with connected() as (ftp, server):
+        server.files["x (99 bytes)"] = HELLO
+        server.answers["RETR"] = sending(HELLO, b"226 done\r\n", b"150 here comes x (99 bytes)\r\n")
+        assert await fetch(ftp, "x (99 bytes)") == HELLO
+
+
+async def test_a_server_that_will_not_have_a_data_connection_says_why(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    async def refuse(session: Session, path: str) -> None:
+        session.data_tls = None
+        data = await session.open_data()
+        await data.abort()
+        await session.say(b"425 reuse the session, please\r\n")
+
+    async with secured(contexts) as (ftp, server):
+        server.answers["RETR"] = refuse
+        with pytest.raises(TransientReplyError, match="please"):
+            await fetch(ftp)
+        assert await ftp.size("hello") == 12
