@@ -30,6 +30,9 @@ has, None where nobody knows."""
 PIECE = 1 << 20
 """How much is read from or written to the disk at a time, in bytes."""
 
+SMALL_PIECE = 1 << 16
+"""The same for small files."""
+
 DISK_TIME = 5.0
 """How many seconds the disk has for what is written and closed after a cancellation."""
 
@@ -131,31 +134,29 @@ async def _size(ftp: FTPClient, path: str) -> int | None:
 async def _receive(ftp: FTPClient, path: str, file: BinaryIO, offset: int, size: int | None, report: Progress) -> int:
     moved = 0
     async with ftp.retrieve(path, offset=offset, size=size) as stream:
-        pieces: list[bytes] = []
-        waiting = 0
+        buffer = memoryview(bytearray(PIECE if size is None else min(PIECE, max(size - offset, SMALL_PIECE))))
+        filled = 0
         try:
             while True:
                 stream.deadline = trio.current_time() + ftp.timeout
-                data = await stream.receive_some()
-                pieces.append(data)
-                waiting += len(data)
-                if waiting >= PIECE or not data:
-                    await trio.to_thread.run_sync(_write, file, pieces)
-                    pieces, waiting = [], 0
-                if not data:
+                count = await stream.receive_into(buffer[filled:])
+                filled += count
+                if filled == len(buffer) or not count:
+                    await trio.lowlevel.checkpoint_if_cancelled()  # with it still `filled`
+                    ready, filled = buffer[:filled], 0
+                    await trio.to_thread.run_sync(_write, file, ready)
+                if not count:
                     break
-                moved += len(data)
+                moved += count
                 report(offset + moved, size)
         finally:
-            if pieces:  # broken off: what has come is what a resume goes on from
+            if filled:  # broken off: what has come is what a resume goes on from
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + DISK_TIME):
-                    await trio.to_thread.run_sync(_write, file, pieces)
+                    await trio.to_thread.run_sync(_write, file, buffer[:filled])
     return moved
 
 
-def _write(file: BinaryIO, pieces: list[bytes]) -> None:
-    data = memoryview(b"".join(pieces))
-    pieces.clear()
+def _write(file: BinaryIO, data: memoryview) -> None:
     while data:  # a raw file may take less
         data = data[file.write(data) or len(data) :]
     file.flush()
