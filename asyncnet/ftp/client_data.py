@@ -316,8 +316,9 @@ class _Ending:
 
     def is_broken(self) -> bool:
         """Whether it is the data connection that broke, and not another that its user has to do with."""
+        stream = self._stream
         try:
-            return self._stream.is_closed or self._stream.read_ahead_now(self._stream.buffered + 1)
+            return stream.is_closed or stream._send_failure is not None or stream.read_ahead_now(stream.buffered + 1)
         except trio.BrokenResourceError:
             return True
 

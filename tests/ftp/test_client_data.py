@@ -17,6 +17,7 @@ import trustme
 
 from asyncnet.endpoints import connect
 from asyncnet.errors import LocalProtocolError, ReceiveTimeout, RemoteProtocolError
+from asyncnet.ftp import client_data
 from asyncnet.ftp.client import (
     FTPClient,
     HashMismatch,
@@ -27,6 +28,7 @@ from asyncnet.ftp.client import (
 )
 from asyncnet.ftp.client_control import Control
 from asyncnet.ftp.client_data import _StallWatch
+from asyncnet.limits import Timeouts
 from asyncnet.service import serve
 from asyncnet.stream import Stream
 from asyncnet.testing import cancel_at_each_checkpoint, stream_pair
@@ -377,6 +379,18 @@ async def test_a_server_that_has_no_more_room_is_heard() -> None:
                 while True:
                     await stream.send_all(bytes(100_000))
         assert await ftp.size("hello") == 12
+
+
+async def test_a_server_that_has_no_more_room_and_only_stops_reading_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def full(session: Session, path: str) -> None:
+        await session.open_data()
+        await session.say(b"552 no room\r\n")
+
+    monkeypatch.setattr(client_data, "Timeouts", lambda send: Timeouts(send=0.01))
+    async with connected() as (ftp, server):
+        server.answers["STOR"] = full
+        with pytest.raises(PermanentReplyError, match="no room"):
+            await ftp.upload(io.BytesIO(bytes(20_000_000)), "big")
 
 
 async def test_a_download_that_breaks_says_why() -> None:
