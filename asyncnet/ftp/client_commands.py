@@ -176,8 +176,11 @@ class Commands:
 
     async def command(self, verb: str, argument: str | None = None) -> Reply:
         """Send any command that opens no data connection, and return its final reply, whatever that says."""
+        is_secret = verb.upper() in ("PASS", "ACCT")
+        if is_secret:
+            check_login(None, argument, None)
         with self._control.claim():
-            return await self._control.ask(verb, argument)
+            return await self._control.ask(verb, argument, secret=is_secret)
 
     async def _expect(self, verb: str, argument: str | None = None) -> Reply:
         with self._control.claim():
