@@ -30,6 +30,7 @@ from asyncnet.ftp.client import FTPClient
 from asyncnet.ftp.client_control import PermanentReplyError
 from asyncnet.ftp.client_files import DISK_TIME, PART
 from asyncnet.ftp.client_listing import EntryKind, RemoteEntry, is_safe_name
+from asyncnet.printable import printable
 
 Connect: TypeAlias = Callable[[], AbstractAsyncContextManager[FTPClient]]
 """Opens one more connection: `lambda: FTPClient.connect(url, …)`."""
@@ -60,7 +61,10 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What the progress callback gets: `path` is relative to the tree's root, with `/` between names."""
+    """What the progress callback gets: `path` is relative to the tree's root, with `/` between names.
+
+    A name that is none here is shown with its control characters escaped.
+    """
 
     path: str
     outcome: Outcome
@@ -288,7 +292,7 @@ class _Down(_Tree):
                 self._pile_up(_below(path, name), entry, had.get(name), _part_suffix(name, found))
             else:
                 error = LocalProtocolError(f"this is no name for a file here: {name[:200]!a}")
-                self._tell(_below(path, name), Outcome.FAILED, error=error)
+                self._tell(_below(path, printable(name)), Outcome.FAILED, error=error)
         if self._delete:
             gone = (name for name in had if name not in found and name.removesuffix(PART) not in found)
             self._to_delete += [_below(path, name) for name in gone]

@@ -195,6 +195,7 @@ async def test_a_hostile_server_writes_nothing_outside_of_the_folder(tmp_path: P
         assert tree_of(tmp_path / "copy") == WHOLE
         assert [path.name for path in tmp_path.iterdir()] == ["copy"]
         assert len(report.failures) == (0 if name == b".." else 1)
+        assert all(step.path.isprintable() for step in report.failures)
 
 
 async def test_a_symlink_here_is_not_followed(tmp_path: Path) -> None:
