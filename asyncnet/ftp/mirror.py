@@ -148,7 +148,8 @@ class _Job:
 
     path: str
     run: Callable[[FTPClient], Awaitable[None]]
-    is_second_try: bool = False
+    tries: int = 0
+    """How often a connection has closed under it."""
 
 
 _FAILURES = (AsyncnetError, OSError, ValueError, trio.BrokenResourceError, trio.ClosedResourceError)
@@ -171,10 +172,12 @@ class _Tree:
         self._refusal: Exception | None = None  # of the last connection that could not be opened
         self._connected = False
 
+        self._connections = 1
     async def run(self, connect: Connect, connections: int) -> Report:
         if connections < 1:
             raise LocalProtocolError("a mirror takes one connection at least")
         self._add("", lambda ftp: self._root(ftp))
+        self._connections = connections
         await self._empty_pile(connect, connections)
         await self._finish(connect, connections)
         return self._report
@@ -222,8 +225,8 @@ class _Tree:
         try:
             await job.run(ftp)
         except _FAILURES as exc:
-            if ftp.is_closed and not job.is_second_try:  # maybe the server was tired of it before
-                self._pile.append(replace(job, is_second_try=True))
+            if ftp.is_closed and job.tries <= self._connections:  # the server may have been tired of each of them
+                self._pile.append(replace(job, tries=job.tries + 1))
             else:
                 self._tell(job.path, Outcome.FAILED, error=exc)
         finally:

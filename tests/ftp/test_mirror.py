@@ -242,6 +242,30 @@ async def test_a_connection_that_is_lost_is_opened_again(tmp_path: Path) -> None
         assert tree_of(tmp_path) == WHOLE
 
 
+async def test_connections_that_the_server_has_left_while_they_were_idle_cost_no_file(tmp_path: Path) -> None:
+    async with serving({"pub": None, "pub/a": b"first"}) as (connect, server):
+
+        async def leave_all(session: Session, path: str) -> None:
+            server.answers["MLSD"] = server.list_folder
+            with trio.fail_after(5):
+                while len([command for command in server.commands if command.startswith("OPTS")]) < 3:
+                    await trio.sleep(0.001)
+            await server.list_folder(session, path)
+            for one in server.sessions:
+                await one.say(b"421 you were here too long\r\n")
+
+        server.answers["MLSD"] = leave_all
+        report = await mirror_down(connect, "pub", tmp_path, connections=3)
+        assert (report.transferred, report.failures) == (1, [])
+
+
+async def test_a_file_for_which_the_server_always_leaves_fails(tmp_path: Path) -> None:
+    async with serving() as (connect, server):
+        server.answers["RETR pub/a"] = b"421 not this one\r\n"
+        report = await mirror_down(connect, "pub", tmp_path, connections=3)
+        assert (report.transferred, [step.path for step in report.failures]) == (2, ["a"])
+
+
 async def test_a_server_that_takes_fewer_connections_is_served_by_those(tmp_path: Path) -> None:
     async with serving() as (connect, server):
 
