@@ -69,12 +69,12 @@ async def download(
         await trio.to_thread.run_sync(part.unlink)  # no resume would mend it
         raise
     finally:
-        await _close(file)
+        await close(file)
     await trio.to_thread.run_sync(os.replace, part, place)
     return moved
 
 
-async def _close(file: BinaryIO) -> None:
+async def close(file: BinaryIO) -> None:
     """Close a file that has nothing to write any more, also when cancelled."""
     with trio.CancelScope(shield=True, deadline=trio.current_time() + DISK_TIME):
         await trio.to_thread.run_sync(file.close)
@@ -176,7 +176,7 @@ async def upload(
         modified = os.fstat(file.fileno()).st_mtime
         return await upload_from(ftp, file, path, resume, progress, verify), modified
     finally:
-        await _close(file)
+        await close(file)
 
 
 async def upload_from(

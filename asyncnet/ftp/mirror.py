@@ -11,6 +11,7 @@ folders are looked at without following symlinks, so that what was planted in th
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 import trio
 
@@ -171,13 +172,13 @@ class _Tree:
         self._news = trio.Event()
         self._refusal: Exception | None = None  # of the last connection that could not be opened
         self._connected = False
-
         self._connections = 1
+
     async def run(self, connect: Connect, connections: int) -> Report:
         if connections < 1:
             raise LocalProtocolError("a mirror takes one connection at least")
-        self._add("", lambda ftp: self._root(ftp))
         self._connections = connections
+        self._add("", lambda ftp: self._root(ftp))
         await self._empty_pile(connect, connections)
         await self._finish(connect, connections)
         return self._report
@@ -387,9 +388,15 @@ class _Up(_Tree):
             self._add(path, lambda ftp: self._file(ftp, path, keeps_times))
 
     async def _file(self, ftp: FTPClient, path: str, keeps_times: bool) -> None:
-        size = await ftp.upload(
-            self._here(path), self._there(path), progress=self._progress_of(path), keep_time=keeps_times
-        )
+        target = self._there(path)
+        file = await trio.to_thread.run_sync(_open_plain, self._here(path))
+        try:
+            modified = os.fstat(file.fileno()).st_mtime
+            size = await ftp.upload(file, target, progress=self._progress_of(path))
+        finally:
+            await client_files.close(file)
+        if keeps_times:
+            await ftp.set_modified(target, modified)
         self._tell(path, Outcome.TRANSFERRED, size)
 
     async def _finish(self, connect: Connect, connections: int) -> None:
@@ -457,6 +464,16 @@ def _part_suffix(name: str, others: Container[str]) -> str:
     while name + suffix in others:
         suffix = f".~{suffix[1:]}"
     return suffix
+
+
+def _open_plain(path: Path) -> BinaryIO:
+    """Open a file for reading, unless a symlink or a pipe has taken its place meanwhile."""
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    file = os.fdopen(os.open(path, flags), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise FileNotFoundError(errno.ENOENT, "no plain file any more", str(path))
+    return file
 
 
 def _mark_part(part: Path, entry: RemoteEntry) -> None:

@@ -459,6 +459,28 @@ async def test_without_mfmt_the_size_decides(tmp_path: Path) -> None:
         assert (report.same, report.transferred) == (1, 1)
 
 
+async def test_a_symlink_that_takes_the_place_of_a_file_is_not_sent(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"for nobody")
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "a").write_bytes(b"first")
+    (tree / "b").write_bytes(b"second")
+    async with serving({}) as (connect, server):
+
+        async def swap(session: Session, path: str) -> None:
+            (tree / "a").unlink()
+            (tree / "a").symlink_to(secret)
+            (tree / "b").unlink()
+            os.mkfifo(tree / "b")
+            await server.make(session, path)
+
+        server.answers["MKD"] = swap
+        report = await mirror_up(connect, tree, "new")
+        assert sorted(step.path for step in report.failures) == ["a", "b"]
+        assert server.stored == {}
+
+
 async def test_an_upload_that_fails_is_reported(tmp_path: Path) -> None:
     plant(tmp_path)
     async with serving({}) as (connect, server):
