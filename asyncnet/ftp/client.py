@@ -356,6 +356,8 @@ class FTPClient(Commands):
                 seconds = await self.modified(path)
                 await trio.to_thread.run_sync(os.utime, target, (seconds, seconds))
             return moved
+        if keep_time:
+            raise LocalProtocolError("keep_time sets the time of a file by its path, and this is an open one")
         return await client_files.download_into(self, path, target, resume, progress, verify)
 
     async def upload(
@@ -379,6 +381,8 @@ class FTPClient(Commands):
             if keep_time:
                 await self.set_modified(path, modified)
             return moved
+        if keep_time:
+            raise LocalProtocolError("keep_time takes the time of a file by its path, and this is an open one")
         return await client_files.upload_from(self, source, path, resume, progress, verify)
 
 

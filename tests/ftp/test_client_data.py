@@ -1019,6 +1019,15 @@ async def test_times_are_kept_if_asked(tmp_path: Path) -> None:
         assert server.commands[-1] == "MFMT 20200913122640 up"
 
 
+async def test_times_are_not_forgotten_in_silence_where_there_is_no_path() -> None:
+    async with connected() as (ftp, server):
+        with pytest.raises(LocalProtocolError, match="keep_time"):
+            await ftp.download("hello", io.BytesIO(), keep_time=True)
+        with pytest.raises(LocalProtocolError, match="keep_time"):
+            await ftp.upload(io.BytesIO(), "up", keep_time=True)
+        assert not {"RETR hello", "STOR up"} & set(server.commands)
+
+
 async def test_hashes_are_compared_if_asked(tmp_path: Path) -> None:
     server = ScriptedFTP()
     server.answers["FEAT"] = b"211-Features:\r\n XMD5\r\n211 End\r\n"
