@@ -126,7 +126,8 @@ class FTPClient(Commands):
         before those of the URL, whose password is for its own user alone; without either it is anonymous. The URL's
         path is nothing but told: `ftp.url.path`.
 
-        `tls` is a context of the caller's; without it the server is verified against the system's trust store.
+        `tls` is a context of the caller's, refused where no TLS would be spoken; without it the server is verified
+        against the system's trust store.
         `active` has the server connect to us for data. `proxy` is as in `asyncnet.connect`, and data goes through it
         too. `keep_alive` is off because some servers take a command in the middle of a transfer for its end.
 
@@ -299,8 +300,9 @@ class FTPClient(Commands):
 
         Left at the end, it waits for the server's word that this was the whole, and raises `ReplyError` if it was
         not; `RemoteProtocolError` where fewer bytes came than the server had said, or than `size`, which is what the
-        whole file is known to have. Left before the end, or by an exception, it resets the data connection, and the
-        client stays usable. A receive that waits too long ends by `ReceiveTimeout`, after `timeout` to twice that.
+        whole file is known to have, and behind an `offset` also where more came (the server began again). Left before
+        the end, or by an exception, it resets the data connection, and the client stays usable. A receive that waits
+        too long ends by `ReceiveTimeout`, after `timeout` to twice that.
 
         With `ascii` lines end by CR LF as they are sent, and nothing is counted.
         """
