@@ -39,6 +39,9 @@ DISK_TIME = 5.0
 PART = ".part"
 """What stands behind the name of a file that is not whole."""
 
+LONGEST_NAME = 255
+"""How long a name may be in nearly all file systems, in bytes."""
+
 ALGORITHMS = ("SHA-512", "SHA-256", "SHA-1", "MD5", "CRC32")
 """What a hash can be made by, the best first."""
 
@@ -59,7 +62,7 @@ async def download(
 ) -> int:
     """Receive `path` into the file `target`, which appears when it is whole; until then it has `suffix` behind it."""
     place = Path(target)
-    part = place.with_name(place.name + suffix)
+    part = part_of(place, suffix)
     if await trio.to_thread.run_sync(place.is_dir):
         raise IsADirectoryError(errno.EISDIR, "a folder: name the file in it", str(place))
     file = await trio.to_thread.run_sync(_open_part, part, resume)
@@ -72,6 +75,13 @@ async def download(
         await close(file)
     await trio.to_thread.run_sync(os.replace, part, place)
     return moved
+
+
+def part_of(place: Path, suffix: str = PART) -> Path:
+    """Where a file is until it is whole; a name too long for something behind it is replaced by its hash."""
+    name = os.fsencode(place.name)
+    is_long = len(name) + len(suffix) > LONGEST_NAME
+    return place.with_name((hashlib.blake2b(name, digest_size=16).hexdigest() if is_long else place.name) + suffix)
 
 
 async def close(file: BinaryIO) -> None:

@@ -320,7 +320,7 @@ class _Down(_Tree):
             if _is_same(entry, had):
                 self._tell(path, Outcome.SAME)
                 return
-        part = target.with_name(target.name + suffix)
+        part = client_files.part_of(target, suffix)
         resume = await trio.to_thread.run_sync(_is_part_of, part, entry)
         try:
             size = await client_files.download(

@@ -953,6 +953,12 @@ async def test_a_download_goes_on_where_it_broke_off(tmp_path: Path) -> None:
         assert await ftp.download("hello", io.BytesIO()) == 12
 
 
+async def test_a_name_may_be_as_long_as_names_can_be(tmp_path: Path) -> None:
+    async with connected() as (ftp, _):
+        assert await ftp.download("hello", tmp_path / ("ü" * 127), resume=True) == 12
+        assert [path.name for path in tmp_path.iterdir()] == ["ü" * 127]
+
+
 async def test_a_cancelled_download_keeps_what_has_come(tmp_path: Path) -> None:
     async def stalled(session: Session, path: str) -> None:
         data = await session.open_data()
