@@ -22,9 +22,18 @@ from typing import TYPE_CHECKING, BinaryIO, Self, TypeAlias
 import trio
 
 from asyncnet.endpoints import Endpoint, Scheme, connect
-from asyncnet.errors import EndOfStream, IncompleteRead, LimitExceeded, RemoteProtocolError
+from asyncnet.errors import EndOfStream, IncompleteRead, LimitExceeded, LocalProtocolError, RemoteProtocolError
 from asyncnet.ftp import client_files
-from asyncnet.ftp.client_commands import QUIT_TIME, TIMEOUT, UNKNOWN, Commands, check, check_login, check_way
+from asyncnet.ftp.client_commands import (
+    QUIT_TIME,
+    TIMEOUT,
+    UNKNOWN,
+    Commands,
+    check,
+    check_login,
+    check_way,
+    parse_size,
+)
 from asyncnet.ftp.client_control import (
     Control,
     NotSupported,
@@ -117,7 +126,8 @@ class FTPClient(Commands):
         before those of the URL, whose password is for its own user alone; without either it is anonymous. The URL's
         path is nothing but told: `ftp.url.path`.
 
-        `tls` is a context of the caller's; without it the server is verified against the system's trust store.
+        `tls` is a context of the caller's, refused where no TLS would be spoken; without it the server is verified
+        against the system's trust store.
         `active` has the server connect to us for data. `proxy` is as in `asyncnet.connect`, and data goes through it
         too. `keep_alive` is off because some servers take a command in the middle of a transfer for its end.
 
@@ -128,8 +138,11 @@ class FTPClient(Commands):
             user, password = where.user, where.password if password is None else password
         check_login(user, password, account)
         check_way(active, proxy)
+        is_clear = where.scheme == "ftp" and not try_tls
+        if is_clear and tls is not None:
+            raise LocalProtocolError("tls on an ftp:// URL: write ftpes:// to demand it, or have try_tls ask for it")
         waits = Timeouts(send=timeout, close=min(timeout, QUIT_TIME))
-        if tls is None and (where.scheme != "ftp" or try_tls):
+        if tls is None and not is_clear:
             tls = await trio.to_thread.run_sync(client_context, Endpoint(Scheme.TCP, tls=True))
         is_implicit = where.scheme == "ftps"
         stream = await connect(
@@ -143,7 +156,7 @@ class FTPClient(Commands):
         ftp.url = where
         try:
             await ftp.greet()
-            if tls is not None and (where.scheme != "ftp" or try_tls):
+            if tls is not None:
                 await ftp._protect(tls, where.host, demanded=where.scheme != "ftp")
             if login:
                 await ftp.login(user, password, account)
@@ -226,8 +239,8 @@ class FTPClient(Commands):
         name = path.rstrip("/").rpartition("/")[2]
         await self._set_type("I")
         reply = await self._control.ask("SIZE", path)
-        if reply.is_success and reply.text.strip().isdecimal():
-            size = int(reply.text)
+        if reply.is_success:
+            size = parse_size(reply)
             reply = await self._control.ask("MDTM", path)
             modified = parse_time(reply.text.strip()) if reply.is_success else None
             return RemoteEntry(name, EntryKind.FILE, size=size, modified=modified, is_exact=modified is not None)
@@ -241,12 +254,19 @@ class FTPClient(Commands):
     async def _check_folder(self, path: str) -> None:
         """Enter a folder and leave it again. Raises ReplyError if that is not possible."""
         here = unquote((await self._control.expect("PWD")).text)
+        if not {"\r", "\n", "\0"}.isdisjoint(here):
+            raise RemoteProtocolError(f"a folder that nobody can go back to: {here[:200]!a}")
+        is_away = True
         try:
-            await self._control.expect("CWD", path)
+            reply = await self._control.ask("CWD", path)
+            is_away = reply.is_success
+            if not is_away:
+                raise error_for(reply, f"CWD {path}")
             await self._control.expect("CWD", here)
-        except trio.Cancelled:
-            await self._control.abort()  # nobody knows where we are
-            raise
+            is_away = False
+        finally:
+            if is_away:
+                await self._control.abort()  # nobody knows where we are
 
     # Transfers
 
@@ -280,8 +300,9 @@ class FTPClient(Commands):
 
         Left at the end, it waits for the server's word that this was the whole, and raises `ReplyError` if it was
         not; `RemoteProtocolError` where fewer bytes came than the server had said, or than `size`, which is what the
-        whole file is known to have. Left before the end, or by an exception, it resets the data connection, and the
-        client stays usable. A receive that waits too long ends by `ReceiveTimeout`, after `timeout` to twice that.
+        whole file is known to have, and behind an `offset` also where more came (the server began again). Left before
+        the end, or by an exception, it resets the data connection, and the client stays usable. A receive that waits
+        too long ends by `ReceiveTimeout`, after `timeout` to twice that.
 
         With `ascii` lines end by CR LF as they are sent, and nothing is counted.
         """
@@ -337,6 +358,8 @@ class FTPClient(Commands):
                 seconds = await self.modified(path)
                 await trio.to_thread.run_sync(os.utime, target, (seconds, seconds))
             return moved
+        if keep_time:
+            raise LocalProtocolError("keep_time sets the time of a file by its path, and this is an open one")
         return await client_files.download_into(self, path, target, resume, progress, verify)
 
     async def upload(
@@ -360,6 +383,8 @@ class FTPClient(Commands):
             if keep_time:
                 await self.set_modified(path, modified)
             return moved
+        if keep_time:
+            raise LocalProtocolError("keep_time takes the time of a file by its path, and this is an open one")
         return await client_files.upload_from(self, source, path, resume, progress, verify)
 
 

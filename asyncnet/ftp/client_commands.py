@@ -176,8 +176,11 @@ class Commands:
 
     async def command(self, verb: str, argument: str | None = None) -> Reply:
         """Send any command that opens no data connection, and return its final reply, whatever that says."""
+        is_secret = verb.upper() in ("PASS", "ACCT")
+        if is_secret:
+            check_login(None, argument, None)
         with self._control.claim():
-            return await self._control.ask(verb, argument)
+            return await self._control.ask(verb, argument, secret=is_secret)
 
     async def _expect(self, verb: str, argument: str | None = None) -> Reply:
         with self._control.claim():
@@ -220,11 +223,7 @@ class Commands:
         check(path)
         with self._control.claim():
             await self._set_type("I")
-            reply = await self._control.expect("SIZE", path)
-        text = reply.text.strip()
-        if not (text.isascii() and text.isdigit() and len(text) < 20):
-            raise RemoteProtocolError(f"a size is a number: {text[:40]!a}")
-        return int(text)
+            return parse_size(await self._control.expect("SIZE", path))
 
     async def modified(self, path: str) -> float:
         """When it was last changed, in seconds since 1970 (RFC 3659 section 3)."""
@@ -295,6 +294,14 @@ class Commands:
             self._type = ""
             await self._control.expect("TYPE", kind)
             self._type = kind
+
+
+def parse_size(reply: Reply) -> int:
+    """What a reply to SIZE says. Raises `RemoteProtocolError`."""
+    text = reply.text.strip()
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise RemoteProtocolError(f"a size is a number: {text[:40]!a}")
+    return int(text)
 
 
 _DIGITS = {"SHA-256": 64, "SHA-512": 128, "SHA-1": 40, "MD5": 32, "CRC32": 8}

@@ -11,8 +11,8 @@ takes its reply, with no checkpoint between. What could go wrong, and why it doe
   it before the next command, so that no reply is taken for another's.
 - *A transfer that was broken off.* Its data connection was reset. Most servers say so in one reply, some in none
   (pure-ftpd), and one to ABOR follows. So a PWD comes behind it: no other reply begins with 257.
-- *A NOOP in the middle of a transfer.* Servers answer it at once or behind the transfer's reply. `settle_transfer`
-  knows the one from the other by their codes.
+- *A NOOP in the middle of a transfer.* Servers answer it at once, behind the transfer's reply, or never.
+  `settle_transfer` knows the one from the other by their codes; when some are missing, a PWD comes behind as well.
 - *A reply that nobody asked for* is dropped before the next command is sent; a 421 among them is heard.
 - *A server that says nothing, or does not end.* Each reply has a deadline and a limit; past them the connection is
   closed: a reply that came later would be taken for the next one's.
@@ -93,7 +93,9 @@ class _Resync(enum.Enum):
     """ABOR is to be sent."""
     ANSWER = 2
     """It was; a final reply is to come, to it or to the transfer."""
-    PWD = 3
+    NOOPS = 3
+    """PWD is to be sent: some NOOPs have not been answered, and perhaps never will be."""
+    PWD = 4
     """PWD was sent; all replies before its own are dropped."""
 
 
@@ -170,7 +172,6 @@ class Control:
     def abandon_transfer(self) -> None:
         """The transfer that has begun was broken off."""
         self._owed -= 1
-        self._noops = 0
         self._resync = _Resync.ABOR
 
     async def settle(self) -> Reply | None:
@@ -185,10 +186,13 @@ class Control:
             self._resync = _Resync.ANSWER
         if self._resync is _Resync.ANSWER:
             first = await self.receive_final()
+            self._resync = _Resync.NOOPS
+        if self._resync is _Resync.NOOPS:
             self.stream.write(b"PWD\r\n")
             self._resync = _Resync.PWD
-        for _ in range(MAX_UNASKED):
+        for _ in range(MAX_UNASKED + self._noops):
             if self._resync is _Resync.NOT_NEEDED:
+                self._noops = 0
                 return first
             if (await self.receive_final()).code == 257:
                 self._resync = _Resync.NOT_NEEDED
@@ -208,8 +212,8 @@ class Control:
                     doubtful = reply
             self._owed -= 1
         finally:
-            self._owed += self._noops
-            self._noops = 0
+            if self._noops:
+                self._resync = _Resync.NOOPS
         if reply.code == 200 and doubtful is not None:
             return doubtful  # that was the transfer's, and this is a NOOP's
         return reply

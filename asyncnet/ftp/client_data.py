@@ -137,7 +137,10 @@ async def _passive_port(control: Control, rules: DataRules) -> int:
     reply = await control.ask("PASV")
     if reply.code != 227:
         raise error_for(reply, "PASV")
-    return parse_passive(reply.text)[1]
+    port = parse_passive(reply.text)[1]
+    if not port:
+        raise RemoteProtocolError("no port in a reply to PASV: 0 is none")
+    return port
 
 
 def _is_unknown(reply: Reply) -> bool:
@@ -193,15 +196,19 @@ async def transfer(
         reply = await control.begin_transfer(verb, argument)
         try:
             stream = await opening.finish()
-        except BaseException:
+        except BaseException as exc:
             control.abandon_transfer()
+            if rules.tls is not None and isinstance(exc, (OSError, trio.BrokenResourceError)) and not _is_ours(exc):
+                await _explain(control, describe(verb, argument), exc)
             raise
     except BaseException:
         await opening.abort()
         raise
-    if not offset and (announced := _find_announced(reply.text)):
-        size = int(announced[-1])  # a file's name may look the same, and stands before it
-    ending = _Ending(control, stream, describe(verb, argument), size - offset if counts and size is not None else None)
+    announced = _find_announced(reply.text)
+    if not offset and len(announced) > len(_find_announced(argument or "")):  # a name may look the same
+        size = int(announced[-1])
+    expected = size - offset if counts and size is not None else None
+    ending = _Ending(control, stream, describe(verb, argument), expected, resumes=offset > 0)
     keeper = None if keep_alive is None else KeepAlive(control, keep_alive)
     watch = _StallWatch(stream, control)
     try:
@@ -255,13 +262,19 @@ class _StallWatch:
 
 
 class _Ending:
-    """How a transfer ends that was left without an exception. `expected` is how many bytes were to come, if known."""
+    """How a transfer ends that was left without an exception. `expected` is how many bytes were to come, if known.
 
-    def __init__(self, control: Control, stream: Stream, command: str, expected: int | None) -> None:
+    One that `resumes` may not have more either: the server may have begun again in spite of REST.
+    """
+
+    def __init__(
+        self, control: Control, stream: Stream, command: str, expected: int | None, *, resumes: bool = False
+    ) -> None:
         self._control = control
         self._stream = stream
         self._command = command
         self._expected = expected
+        self._resumes = resumes
 
     async def abandon(self) -> None:
         """Reset the data connection. Does its work also when cancelled."""
@@ -295,26 +308,23 @@ class _Ending:
                 await self.explain(exc)
             raise
         await self._check_reply()
-        if self._expected is not None and stream.bytes_in < self._expected:
+        expected = self._expected
+        if expected is not None and (stream.bytes_in < expected or (self._resumes and stream.bytes_in > expected)):
             raise RemoteProtocolError(
                 f"{printable(self._command)}: {stream.bytes_in} bytes came, {self._expected} were announced"
             )
 
     def is_broken(self) -> bool:
         """Whether it is the data connection that broke, and not another that its user has to do with."""
+        stream = self._stream
         try:
-            return self._stream.is_closed or self._stream.read_ahead_now(self._stream.buffered + 1)
+            return stream.is_closed or stream._send_failure is not None or stream.read_ahead_now(stream.buffered + 1)
         except trio.BrokenResourceError:
             return True
 
     async def explain(self, exc: trio.BrokenResourceError) -> None:
         """The data connection broke, and was abandoned: if the server says why, raise that instead."""
-        try:
-            reply = await self._control.settle()
-        except (RemoteProtocolError, ReplyError, trio.BrokenResourceError, TimeoutError) as second:
-            raise exc from second
-        if reply is not None and not reply.is_success:
-            raise error_for(reply, self._command) from exc
+        await _explain(self._control, self._command, exc)
 
     async def _has_ended(self) -> bool:
         """Whether the data is at its end, with nothing left to read."""
@@ -332,3 +342,18 @@ class _Ending:
         reply = await self._control.settle_transfer()
         if not reply.is_success or (self._command.startswith("LIST") and _NOT_LISTED in reply.text):
             raise error_for(reply, self._command)
+
+
+def _is_ours(exc: Exception) -> bool:
+    """Whether it is this side that will not have the data connection: a certificate is wrong, or time is up."""
+    return isinstance(exc, (ValueError, TimeoutError))  # the error of a certificate is a ValueError
+
+
+async def _explain(control: Control, command: str, exc: Exception) -> None:
+    """A transfer was abandoned because of `exc`: if the server says why, raise that instead."""
+    try:
+        reply = await control.settle()
+    except (RemoteProtocolError, ReplyError, trio.BrokenResourceError, TimeoutError) as second:
+        raise exc from second
+    if reply is not None and not reply.is_success:
+        raise error_for(reply, command) from exc

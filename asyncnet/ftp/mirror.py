@@ -11,24 +11,27 @@ folders are looked at without following symlinks, so that what was planted in th
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Container
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 import trio
 
 from asyncnet.errors import AsyncnetError, LocalProtocolError
+from asyncnet.ftp import client_files
 from asyncnet.ftp.client import FTPClient
 from asyncnet.ftp.client_control import PermanentReplyError
-from asyncnet.ftp.client_files import PART
+from asyncnet.ftp.client_files import DISK_TIME, PART
 from asyncnet.ftp.client_listing import EntryKind, RemoteEntry, is_safe_name
+from asyncnet.printable import printable
 
 Connect: TypeAlias = Callable[[], AbstractAsyncContextManager[FTPClient]]
 """Opens one more connection: `lambda: FTPClient.connect(url, …)`."""
@@ -38,6 +41,9 @@ TOLERANCE = 2.0
 
 DEPTH = 100
 """How many folders may lie in each other: a server can claim any number."""
+
+ENTRIES = 1_000_000
+"""How many entries a folder may have: a server can list them without end, and all of them are in memory at once."""
 
 
 class Outcome(Enum):
@@ -56,7 +62,10 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What the progress callback gets: `path` is relative to the tree's root, with `/` between names."""
+    """What the progress callback gets: `path` is relative to the tree's root, with `/` between names.
+
+    A name that is none here is shown with its control characters escaped.
+    """
 
     path: str
     outcome: Outcome
@@ -104,10 +113,10 @@ async def mirror_down(
     """Make the folder `target` here what the folder `source` is there.
 
     A file is moved when its size differs, or the time of its last change by two seconds or more (where the server can
-    tell it exactly); it is resumed where a part is left from before. With `delete`, what is not there is removed here,
-    last, and only in folders that could be listed whole. A file that fails does not stop the others:
-    `Report.failures` has it. `progress` hears of each file when it is done, `moved` of the bytes on the way: path, so
-    far, size.
+    tell it exactly); it is resumed where an earlier mirror has broken off in the same file, by that time. With
+    `delete`, what is not there is removed here, last, and only in folders that could be listed whole. A file that
+    fails does not stop the others: `Report.failures` has it. `progress` hears of each file when it is done, `moved` of
+    the bytes on the way: path, so far, size.
 
     A name that is no name here (a slash, `..`, a control character) fails, and never leads out of `target`; nor do
     symlinks within it, which are not followed. Raises what `connect` raises if not even one connection succeeds.
@@ -140,7 +149,8 @@ class _Job:
 
     path: str
     run: Callable[[FTPClient], Awaitable[None]]
-    is_second_try: bool = False
+    tries: int = 0
+    """How often a connection has closed under it."""
 
 
 _FAILURES = (AsyncnetError, OSError, ValueError, trio.BrokenResourceError, trio.ClosedResourceError)
@@ -162,10 +172,12 @@ class _Tree:
         self._news = trio.Event()
         self._refusal: Exception | None = None  # of the last connection that could not be opened
         self._connected = False
+        self._connections = 1
 
     async def run(self, connect: Connect, connections: int) -> Report:
         if connections < 1:
             raise LocalProtocolError("a mirror takes one connection at least")
+        self._connections = connections
         self._add("", lambda ftp: self._root(ftp))
         await self._empty_pile(connect, connections)
         await self._finish(connect, connections)
@@ -214,8 +226,8 @@ class _Tree:
         try:
             await job.run(ftp)
         except _FAILURES as exc:
-            if ftp.is_closed and not job.is_second_try:  # maybe the server was tired of it before
-                self._pile.append(replace(job, is_second_try=True))
+            if ftp.is_closed and job.tries <= self._connections:  # the server may have been tired of each of them
+                self._pile.append(replace(job, tries=job.tries + 1))
             else:
                 self._tell(job.path, Outcome.FAILED, error=exc)
         finally:
@@ -275,22 +287,21 @@ class _Down(_Tree):
 
     async def _compare(self, ftp: FTPClient, path: str) -> None:
         had = await trio.to_thread.run_sync(_scan, self._here(path))
-        seen: set[str] = set()
-        async with ftp.scan(self._there(path)) as entries:
-            async for entry in entries:
-                if entry.name in seen:
-                    continue
-                seen.add(entry.name)
-                if not is_safe_name(entry.name):
-                    error = LocalProtocolError(f"this is no name for a file here: {entry.name[:200]!a}")
-                    self._tell(_below(path, entry.name), Outcome.FAILED, error=error)
-                    continue
-                self._pile_up(_below(path, entry.name), entry, had.get(entry.name))
+        found: dict[str, RemoteEntry] = {}
+        # The listing is taken whole before anything comes of it: it may break off, and then be asked for again.
+        for entry in await ftp.list(self._there(path), limit=ENTRIES):
+            found.setdefault(entry.name, entry)
+        for name, entry in found.items():
+            if is_safe_name(name):
+                self._pile_up(_below(path, name), entry, had.get(name), _part_suffix(name, found))
+            else:
+                error = LocalProtocolError(f"this is no name for a file here: {name[:200]!a}")
+                self._tell(_below(path, printable(name)), Outcome.FAILED, error=error)
         if self._delete:
-            gone = (name for name in had if name not in seen and name.removesuffix(PART) not in seen)
+            gone = (name for name in had if name not in found and name.removesuffix(PART) not in found)
             self._to_delete += [_below(path, name) for name in gone]
 
-    def _pile_up(self, path: str, entry: RemoteEntry, had: os.stat_result | None) -> None:
+    def _pile_up(self, path: str, entry: RemoteEntry, had: os.stat_result | None, suffix: str) -> None:
         if entry.kind is EntryKind.FOLDER:
             self._add(path, lambda ftp: self._folder(ftp, path))
         elif entry.kind is not EntryKind.FILE:
@@ -298,17 +309,27 @@ class _Down(_Tree):
         elif entry.is_exact and _is_same(entry, had):
             self._tell(path, Outcome.SAME)
         else:
-            self._add(path, lambda ftp: self._file(ftp, path, entry, had))
+            self._add(path, lambda ftp: self._file(ftp, path, entry, had, suffix))
 
-    async def _file(self, ftp: FTPClient, path: str, entry: RemoteEntry, had: os.stat_result | None) -> None:
+    async def _file(
+        self, ftp: FTPClient, path: str, entry: RemoteEntry, had: os.stat_result | None, suffix: str
+    ) -> None:
         source, target = self._there(path), self._here(path)
         if not entry.is_exact:
             entry = await _exactly(ftp, source, entry)
             if _is_same(entry, had):
                 self._tell(path, Outcome.SAME)
                 return
-        resume = await trio.to_thread.run_sync(_is_part_of, target.with_name(target.name + PART), entry)
-        size = await ftp.download(source, target, resume=resume, progress=self._progress_of(path))
+        part = client_files.part_of(target, suffix)
+        resume = await trio.to_thread.run_sync(_is_part_of, part, entry)
+        try:
+            size = await client_files.download(
+                ftp, source, target, resume, self._progress_of(path), verify=False, suffix=suffix
+            )
+        except BaseException:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + DISK_TIME):
+                await trio.to_thread.run_sync(_mark_part, part, entry)
+            raise
         if entry.is_exact and entry.modified is not None:
             times = (entry.modified, entry.modified)
             await trio.to_thread.run_sync(lambda: os.utime(target, times, follow_symlinks=False))
@@ -343,7 +364,7 @@ class _Up(_Tree):
         here = await trio.to_thread.run_sync(_scan, self._here(path))
         there: dict[str, RemoteEntry] = {}
         if exists:
-            there = {entry.name: entry for entry in await ftp.list(self._there(path), limit=1_000_000)}
+            there = {entry.name: entry for entry in await ftp.list(self._there(path), limit=ENTRIES)}
         else:
             await ftp.mkdir(self._there(path))
             self._tell(path, Outcome.MADE)
@@ -367,9 +388,15 @@ class _Up(_Tree):
             self._add(path, lambda ftp: self._file(ftp, path, keeps_times))
 
     async def _file(self, ftp: FTPClient, path: str, keeps_times: bool) -> None:
-        size = await ftp.upload(
-            self._here(path), self._there(path), progress=self._progress_of(path), keep_time=keeps_times
-        )
+        target = self._there(path)
+        file = await trio.to_thread.run_sync(_open_plain, self._here(path))
+        try:
+            modified = os.fstat(file.fileno()).st_mtime
+            size = await ftp.upload(file, target, progress=self._progress_of(path))
+        finally:
+            await client_files.close(file)
+        if keeps_times:
+            await ftp.set_modified(target, modified)
         self._tell(path, Outcome.TRANSFERRED, size)
 
     async def _finish(self, connect: Connect, connections: int) -> None:
@@ -388,7 +415,7 @@ async def _remove_there(ftp: FTPClient, path: str, entry: RemoteEntry) -> None:
     if entry.kind is not EntryKind.FOLDER:
         await ftp.delete(path)
         return
-    for inner in await ftp.list(path, limit=1_000_000):
+    for inner in await ftp.list(path, limit=ENTRIES):
         if "/" in inner.name or path.count("/") > 2 * DEPTH:
             raise LocalProtocolError(f"this is no name in a folder: {inner.name[:200]!a}")
         await _remove_there(ftp, f"{path}/{inner.name}", inner)
@@ -431,10 +458,38 @@ def _scan(folder: Path) -> dict[str, os.stat_result]:
         return {entry.name: entry.stat(follow_symlinks=False) for entry in entries}
 
 
+def _part_suffix(name: str, others: Container[str]) -> str:
+    """What stands behind the name of a file until it is whole, so that the name is none of the others'."""
+    suffix = PART
+    while name + suffix in others:
+        suffix = f".~{suffix[1:]}"
+    return suffix
+
+
+def _open_plain(path: Path) -> BinaryIO:
+    """Open a file for reading, unless a symlink or a pipe has taken its place meanwhile."""
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    file = os.fdopen(os.open(path, flags), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise FileNotFoundError(errno.ENOENT, "no plain file any more", str(path))
+    return file
+
+
+def _mark_part(part: Path, entry: RemoteEntry) -> None:
+    """Note in what is left of a download which file it belongs to: it gets that one's time."""
+    if entry.is_exact and entry.modified is not None:
+        with suppress(OSError):
+            os.utime(part, (entry.modified, entry.modified), follow_symlinks=False)
+
+
 def _is_part_of(part: Path, entry: RemoteEntry) -> bool:
-    """Whether what is left of a download belongs to the file as it is now: it has not changed since."""
+    """Whether what is left of a download belongs to the file as it is now.
+
+    That the part is the younger one says nothing: a file that is put in the place of another brings an old time along.
+    """
     try:
-        return entry.is_exact and entry.modified is not None and part.lstat().st_mtime > entry.modified
+        return entry.is_exact and entry.modified is not None and abs(part.lstat().st_mtime - entry.modified) < 0.001
     except OSError:
         return False
 

@@ -141,9 +141,13 @@ def _name(host: str, text: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """`text` for a message: printable, of bounded length, and without what stands before an @."""
+    """`text` for a message: printable, of bounded length, and without what stands before an @.
+
+    Wherever that is: a slash or # in a password that should have been escaped ends the authority before its time.
+    """
     scheme, slashes, rest = text.partition("://")
-    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    if "@" in authority:
-        rest = "***@" + rest[authority.rindex("@") + 1 :]
+    if not slashes:
+        scheme, rest = "", text
+    if "@" in rest:
+        rest = f"***{rest[rest.rindex('@') :]}"
     return ascii(f"{scheme}{slashes}{rest}"[:200])[1:-1]

@@ -182,6 +182,7 @@ async def retrieve(session: Session, path: str) -> None:
 
 
 async def store(session: Session, path: str) -> None:
+    rests = [command for command in session.commands[-2:-1] if command.startswith("REST ")]
     data = await session.open_data()
     received = b""
     try:
@@ -194,6 +195,9 @@ async def store(session: Session, path: str) -> None:
         await session.say(b"426 broken off\r\n")
     else:
         session.server.stored[path] = received
+        if rests:
+            files = session.server.files
+            files[path] = files[path][: int(rests[0][5:])] + received
         session.server.stored_event.set()
         await session.say(b"226 stored\r\n")
 

@@ -170,12 +170,24 @@ async def test_passwords_are_hidden_from_the_log_of_the_conversation() -> None:
         def note(self, event: str) -> None: ...
 
     script = answering(
-        (b"USER joe\r\n", b"331 password\r\n"), (b"PASS secret\r\n", b"230 in\r\n"), (b"FEAT\r\n", b"502 no\r\n")
+        (b"USER joe\r\n", b"331 password\r\n"),
+        (b"PASS secret\r\n", b"230 in\r\n"),
+        (b"FEAT\r\n", b"502 no\r\n"),
+        (b"pass secret\r\n", b"230 in\r\n"),
     )
     async with client_of(script) as ftp:
         ftp.stream.add_tap(Tap())  # type: ignore[arg-type]
         await ftp.login("joe", "secret")
-    assert seen == [(b"USER joe\r\n", False), (b"PASS secret\r\n", True), (b"FEAT\r\n", False)]
+        assert (await ftp.command("pass", "secret")).code == 230
+        with pytest.raises(LocalProtocolError) as caught:
+            await ftp.command("PASS", "secret\n")
+    assert "secret" not in str(caught.value)
+    assert seen == [
+        (b"USER joe\r\n", False),
+        (b"PASS secret\r\n", True),
+        (b"FEAT\r\n", False),
+        (b"pass secret\r\n", True),
+    ]
 
 
 # Nothing that could be another command leaves

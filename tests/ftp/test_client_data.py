@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -15,6 +17,7 @@ import trustme
 
 from asyncnet.endpoints import connect
 from asyncnet.errors import LocalProtocolError, ReceiveTimeout, RemoteProtocolError
+from asyncnet.ftp import client_data
 from asyncnet.ftp.client import (
     FTPClient,
     HashMismatch,
@@ -25,11 +28,12 @@ from asyncnet.ftp.client import (
 )
 from asyncnet.ftp.client_control import Control
 from asyncnet.ftp.client_data import _StallWatch
+from asyncnet.limits import Timeouts
 from asyncnet.service import serve
 from asyncnet.stream import Stream
 from asyncnet.testing import cancel_at_each_checkpoint, stream_pair
 from asyncnet.transports.base import TruncatedError
-from tests.ftp.scripted import ScriptedFTP, Session, connected, listen_extended, running
+from tests.ftp.scripted import ScriptedFTP, Session, connected, listen_extended, running, store
 
 HELLO = b"hello world\n"
 
@@ -377,6 +381,18 @@ async def test_a_server_that_has_no_more_room_is_heard() -> None:
         assert await ftp.size("hello") == 12
 
 
+async def test_a_server_that_has_no_more_room_and_only_stops_reading_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def full(session: Session, path: str) -> None:
+        await session.open_data()
+        await session.say(b"552 no room\r\n")
+
+    monkeypatch.setattr(client_data, "Timeouts", lambda send: Timeouts(send=0.01))
+    async with connected() as (ftp, server):
+        server.answers["STOR"] = full
+        with pytest.raises(PermanentReplyError, match="no room"):
+            await ftp.upload(io.BytesIO(bytes(20_000_000)), "big")
+
+
 async def test_a_download_that_breaks_says_why() -> None:
     async def broken(session: Session, path: str) -> None:
         data = await session.open_data()
@@ -568,6 +584,39 @@ async def test_the_answers_to_noops_are_told_from_the_transfers(
         assert await fetch(ftp) == HELLO
         assert await ftp.size("hello") == 12
         assert await ftp.pwd() == "/"
+
+
+async def test_noops_that_are_never_answered_are_not_waited_for() -> None:
+    async def retrieve(session: Session, path: str) -> None:
+        data = await session.open_data()
+        await data.send_all(HELLO)
+        await session.stream.receive_exactly(6)
+        await data.aclose()
+        await session.say(b"226 done\r\n")
+
+    async with connected() as (ftp, server):
+        server.answers["RETR"] = retrieve
+        async with ftp.retrieve("hello") as stream:
+            ftp._control.send_noop()
+            await read_all(stream)
+        assert await ftp.size("hello") == 12
+        assert await ftp.pwd() == "/"
+
+
+async def test_any_number_of_noops_may_have_been_answered_when_a_transfer_is_broken_off() -> None:
+    async def retrieve(session: Session, path: str) -> None:
+        await session.open_data()
+        await session.stream.receive_exactly(6 * 1000)
+        await session.say(b"200 ok\r\n" * 1000)
+
+    async with connected() as (ftp, server):
+        server.answers["RETR"] = retrieve
+        with pytest.raises(KeyError):
+            async with ftp.retrieve("hello"):
+                for _ in range(1000):
+                    ftp._control.send_noop()
+                raise KeyError
+        assert await ftp.size("hello") == 12
 
 
 async def test_a_failure_is_not_taken_for_the_answer_to_a_noop() -> None:
@@ -904,6 +953,12 @@ async def test_a_download_goes_on_where_it_broke_off(tmp_path: Path) -> None:
         assert await ftp.download("hello", io.BytesIO()) == 12
 
 
+async def test_a_name_may_be_as_long_as_names_can_be(tmp_path: Path) -> None:
+    async with connected() as (ftp, _):
+        assert await ftp.download("hello", tmp_path / ("ü" * 127), resume=True) == 12
+        assert [path.name for path in tmp_path.iterdir()] == ["ü" * 127]
+
+
 async def test_a_cancelled_download_keeps_what_has_come(tmp_path: Path) -> None:
     async def stalled(session: Session, path: str) -> None:
         data = await session.open_data()
@@ -947,6 +1002,8 @@ async def test_an_upload_goes_on_behind_what_the_server_has(tmp_path: Path) -> N
         assert await ftp.upload(tmp_path / "hello", "hello", resume=True) == 8
         assert server.stored == {"hello": b"and more"}
         assert "REST 12" in server.commands
+        assert server.files["hello"] == HELLO + b"and more"
+        server.files["hello"] = HELLO
         assert await ftp.upload(io.BytesIO(HELLO), "hello", resume=True) == 0
         assert await ftp.upload(io.BytesIO(b"short"), "hello", resume=True) == 5
         assert await ftp.upload(io.BytesIO(b"abc"), "new", resume=True) == 3
@@ -968,6 +1025,15 @@ async def test_times_are_kept_if_asked(tmp_path: Path) -> None:
         assert server.commands[-1] == "MFMT 20200913122640 up"
 
 
+async def test_times_are_not_forgotten_in_silence_where_there_is_no_path() -> None:
+    async with connected() as (ftp, server):
+        with pytest.raises(LocalProtocolError, match="keep_time"):
+            await ftp.download("hello", io.BytesIO(), keep_time=True)
+        with pytest.raises(LocalProtocolError, match="keep_time"):
+            await ftp.upload(io.BytesIO(), "up", keep_time=True)
+        assert not {"RETR hello", "STOR up"} & set(server.commands)
+
+
 async def test_hashes_are_compared_if_asked(tmp_path: Path) -> None:
     server = ScriptedFTP()
     server.answers["FEAT"] = b"211-Features:\r\n XMD5\r\n211 End\r\n"
@@ -981,3 +1047,140 @@ async def test_hashes_are_compared_if_asked(tmp_path: Path) -> None:
         with pytest.raises(HashMismatch):
             await ftp.upload(tmp_path / "hello", "up", verify=True)
     assert [path.name for path in tmp_path.iterdir()] == ["hello"]
+
+
+async def test_a_server_that_begins_again_is_not_taken_for_one_that_goes_on(tmp_path: Path) -> None:
+    async def begin_again(session: Session, path: str) -> None:
+        data = await session.open_data()
+        await data.send_all(HELLO)
+        await data.aclose()
+        await session.say(b"226 done\r\n")
+
+    (tmp_path / "hello.part").write_bytes(b"hello ")
+    async with connected() as (ftp, server):
+        server.answers["RETR"] = begin_again
+        with pytest.raises(RemoteProtocolError, match="12 bytes came, 6 were announced"):
+            await ftp.download("hello", tmp_path / "hello", resume=True)
+        assert not (tmp_path / "hello").exists()
+        await ftp.download("hello", tmp_path / "hello", resume=True)
+        assert (tmp_path / "hello").read_bytes() == HELLO
+
+
+async def test_an_upload_that_the_server_did_not_put_behind_what_it_had_has_failed() -> None:
+    async with connected() as (ftp, server):
+
+        async def begin_again(session: Session, path: str) -> None:
+            await store(session, path)
+            server.files[path] = server.stored[path] or b""
+
+        server.answers["STOR"] = begin_again
+        with pytest.raises(RemoteProtocolError, match="has 8 bytes there, not 20"):
+            await ftp.upload(io.BytesIO(HELLO + b"and more"), "hello", resume=True)
+
+
+async def test_what_a_file_gives_to_its_reader_is_uploaded_and_not_what_lies_beneath(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "x.gz", "wb") as packed:
+        packed.write(b"x" * 1000)
+    async with connected() as (ftp, server):
+        with gzip.open(tmp_path / "x.gz", "rb") as file:
+            assert await ftp.upload(file, "x") == 1000  # type: ignore[arg-type]
+        assert server.stored["x"] == b"x" * 1000
+
+
+async def test_a_file_that_changes_while_it_is_uploaded_has_the_time_from_before(tmp_path: Path) -> None:
+    source = tmp_path / "x"
+    source.write_bytes(b"abc")
+    os.utime(source, (1_600_000_000, 1_600_000_000))
+    async with connected() as (ftp, server):
+        server.answers["MFMT"] = b"213 ok\r\n"
+        await ftp.upload(source, "x", keep_time=True, progress=lambda done, size: os.utime(source))
+        assert server.commands[-1] == "MFMT 20200913122640 x"
+
+
+@pytest.mark.parametrize("resume", [False, True])
+async def test_a_pipe_or_another_name_in_the_place_of_a_part_is_not_written_to(tmp_path: Path, resume: bool) -> None:
+    (tmp_path / "victim").write_bytes(b"precious")
+    (tmp_path / "hello.part").hardlink_to(tmp_path / "victim")
+    os.mkfifo(tmp_path / "pipe.part")
+    async with connected() as (ftp, server):
+        server.files["pipe"] = HELLO
+        for name in ("hello", "pipe"):
+            with pytest.raises(FileExistsError, match=r"remove it"):
+                await ftp.download(name, tmp_path / name, resume=resume)
+    assert (tmp_path / "victim").read_bytes() == b"precious"
+
+
+async def test_a_folder_is_no_target_and_nothing_is_asked_for(tmp_path: Path) -> None:
+    async with connected() as (ftp, server):
+        with pytest.raises(IsADirectoryError):
+            await ftp.download("hello", tmp_path)
+        assert "RETR hello" not in server.commands
+    assert not tmp_path.with_name(f"{tmp_path.name}.part").exists()
+
+
+async def test_hashes_that_the_server_cannot_make_are_missed_before_anything_is_moved(tmp_path: Path) -> None:
+    async with connected() as (ftp, server):
+        with pytest.raises(NotSupported):
+            await ftp.download("hello", tmp_path / "hello", verify=True)
+        with pytest.raises(NotSupported):
+            await ftp.upload(io.BytesIO(b"abc"), "new", verify=True)
+        assert not {"RETR hello", "STOR new"} & set(server.commands)
+
+
+@pytest.mark.parametrize("here", [b'257 "/gone"\r\n', b'257-"/a\r\n b"\r\n257 so\r\n'])
+async def test_a_client_that_cannot_go_back_to_its_folder_is_closed(here: bytes) -> None:
+    async with connected() as (ftp, server):
+        server.answers |= {"PWD": here, "SIZE": b"550 no file\r\n", "CWD /gone": b"550 no such folder\r\n"}
+        with pytest.raises((PermanentReplyError, RemoteProtocolError)):
+            await ftp.stat("pub")
+        assert ftp.is_closed or "CWD pub" not in server.commands
+
+
+@pytest.mark.parametrize("digits", ["9" * 5000, "²", "-1"])
+async def test_a_size_that_is_none_is_none_for_stat_too(digits: str) -> None:
+    async with connected() as (ftp, server):
+        server.answers["SIZE"] = f"213 {digits}\r\n".encode()
+        with pytest.raises(RemoteProtocolError):
+            await ftp.stat("hello")
+
+
+async def test_a_tls_context_is_not_passed_over_in_silence() -> None:
+    async with running() as server:
+        with pytest.raises(LocalProtocolError, match="ftpes://"):
+            async with FTPClient.connect(server.url, tls=ssl.create_default_context()):
+                pass
+        assert server.commands == []
+
+
+async def test_a_passive_port_of_0_is_the_servers_fault() -> None:
+    for options in ({}, {"proxy": "http://127.0.0.1:9"}):
+        async with running() as server:
+            server.answers |= {"EPSV": b"502 no\r\n", "PASV": b"227 Passive (127,0,0,1,0,0)\r\n"}
+            ftp = FTPClient(await connect(f"tcp://127.0.0.1:{server.port}"), host="127.0.0.1", **options)
+            await ftp.greet()
+            with pytest.raises(RemoteProtocolError, match="port"):
+                await fetch(ftp)
+            await ftp.quit()
+
+
+async def test_a_name_that_looks_like_an_announced_size_announces_nothing() -> None:
+    async with connected() as (ftp, server):
+        server.files["x (99 bytes)"] = HELLO
+        server.answers["RETR"] = sending(HELLO, b"226 done\r\n", b"150 here comes x (99 bytes)\r\n")
+        assert await fetch(ftp, "x (99 bytes)") == HELLO
+
+
+async def test_a_server_that_will_not_have_a_data_connection_says_why(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    async def refuse(session: Session, path: str) -> None:
+        session.data_tls = None
+        data = await session.open_data()
+        await data.abort()
+        await session.say(b"425 reuse the session, please\r\n")
+
+    async with secured(contexts) as (ftp, server):
+        server.answers["RETR"] = refuse
+        with pytest.raises(TransientReplyError, match="please"):
+            await fetch(ftp)
+        assert await ftp.size("hello") == 12

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 import trio
 
 from asyncnet.errors import LocalProtocolError
+from asyncnet.ftp import mirror
 from asyncnet.ftp.client import FTPClient, TransientReplyError
 from asyncnet.ftp.mirror import Connect, Outcome, Report, Step, mirror_down, mirror_up
 from asyncnet.ftp.wire import format_time, parse_time
@@ -193,6 +195,7 @@ async def test_a_hostile_server_writes_nothing_outside_of_the_folder(tmp_path: P
         assert tree_of(tmp_path / "copy") == WHOLE
         assert [path.name for path in tmp_path.iterdir()] == ["copy"]
         assert len(report.failures) == (0 if name == b".." else 1)
+        assert all(step.path.isprintable() for step in report.failures)
 
 
 async def test_a_symlink_here_is_not_followed(tmp_path: Path) -> None:
@@ -239,6 +242,30 @@ async def test_a_connection_that_is_lost_is_opened_again(tmp_path: Path) -> None
         assert tree_of(tmp_path) == WHOLE
 
 
+async def test_connections_that_the_server_has_left_while_they_were_idle_cost_no_file(tmp_path: Path) -> None:
+    async with serving({"pub": None, "pub/a": b"first"}) as (connect, server):
+
+        async def leave_all(session: Session, path: str) -> None:
+            server.answers["MLSD"] = server.list_folder
+            with trio.fail_after(5):
+                while len([command for command in server.commands if command.startswith("OPTS")]) < 3:
+                    await trio.sleep(0.001)
+            await server.list_folder(session, path)
+            for one in server.sessions:
+                await one.say(b"421 you were here too long\r\n")
+
+        server.answers["MLSD"] = leave_all
+        report = await mirror_down(connect, "pub", tmp_path, connections=3)
+        assert (report.transferred, report.failures) == (1, [])
+
+
+async def test_a_file_for_which_the_server_always_leaves_fails(tmp_path: Path) -> None:
+    async with serving() as (connect, server):
+        server.answers["RETR pub/a"] = b"421 not this one\r\n"
+        report = await mirror_down(connect, "pub", tmp_path, connections=3)
+        assert (report.transferred, [step.path for step in report.failures]) == (2, ["a"])
+
+
 async def test_a_server_that_takes_fewer_connections_is_served_by_those(tmp_path: Path) -> None:
     async with serving() as (connect, server):
 
@@ -275,15 +302,97 @@ async def test_folders_without_end_are_given_up(tmp_path: Path) -> None:
         assert "lie in each other" in str(report.failures[0].error)
 
 
+async def test_a_listing_that_breaks_off_and_is_asked_for_again_moves_no_file_twice(tmp_path: Path) -> None:
+    async with serving() as (connect, server):
+
+        async def break_off(session: Session, path: str) -> None:
+            server.answers["MLSD"] = server.list_folder
+            data = await session.open_data()
+            await data.send_all(server.facts("pub/a") + server.facts("pub/sub"))
+            await data.abort()
+            await session.say(b"421 too tired\r\n")
+
+        server.answers["MLSD"] = break_off
+        report = await mirror_down(connect, "pub", tmp_path, connections=2)
+        assert (report.transferred, report.failures) == (3, [])
+        assert server.commands.count("RETR pub/a") == 1
+        assert tree_of(tmp_path) == WHOLE
+
+
+async def test_a_file_whose_name_is_that_of_anothers_part_is_not_taken_for_it(tmp_path: Path) -> None:
+    tree: dict[str, bytes | None] = {"pub": None, "pub/a": b"first", "pub/a.part": b"second", "pub/a.~part": b"third"}
+    async with serving(tree) as (connect, server):
+
+        async def keep_waiting(session: Session, path: str) -> None:
+            data = await session.open_data()
+            await data.send_all(b"fi")
+            await others_are_there()
+            await data.send_all(b"rst")
+            await data.aclose()
+            await session.say(b"226 done\r\n")
+
+        async def others_are_there() -> None:
+            with trio.fail_after(5):
+                while not {"a.part", "a.~part"} <= {path.name for path in tmp_path.iterdir()}:
+                    await trio.sleep(0.001)
+
+        server.answers["RETR pub/a"] = keep_waiting
+        report = await mirror_down(connect, "pub", tmp_path, connections=3)
+        assert (report.transferred, report.failures) == (3, [])
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+            "a": b"first",
+            "a.part": b"second",
+            "a.~part": b"third",
+        }
+        server.times["pub/a"] = OLD - 100  # older than its neighbour, which is not the part of it
+        server.answers["RETR pub/a"] = server.give
+        await mirror_down(connect, "pub", tmp_path)
+        assert (tmp_path / "a").read_bytes() == b"first"
+        assert (tmp_path / "a.part").read_bytes() == b"second"
+
+
+async def test_a_listing_without_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror, "ENTRIES", 100)
+
+    async def without_end(session: Session, path: str) -> None:
+        data = await session.open_data()
+        with suppress(trio.BrokenResourceError):
+            for number in itertools.count():
+                await data.send_all(f"type=dir; {number}\r\n".encode())
+        await session.say(b"426 broken off\r\n")
+
+    async with serving({"pub": None}) as (connect, server):
+        server.answers["MLSD"] = without_end
+        report = await mirror_down(connect, "pub", tmp_path)
+        assert "more than 100 entries" in str(report.failures[0].error)
+        assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("changed", [False, True])
 async def test_a_part_is_gone_on_with_unless_the_file_has_changed_since(tmp_path: Path, changed: bool) -> None:
-    (tmp_path / "a.part").write_bytes(b"FIR")
-    os.utime(tmp_path / "a.part", (OLD + 100, OLD + 100))
     async with serving() as (connect, server):
+
+        async def break_off(session: Session, path: str) -> None:
+            data = await session.open_data()
+            await data.send_all(b"FIR")
+            await data.aclose()
+            await session.say(b"426 broken off\r\n")
+
+        server.times["pub/a"] = NEW
+        server.answers["RETR pub/a"] = break_off
+        assert len((await mirror_down(connect, "pub", tmp_path)).failures) == 1
+        del server.answers["RETR pub/a"]
         if changed:
-            server.times["pub/a"] = NEW
+            server.times["pub/a"] = OLD  # another file in its place, which is older
         await mirror_down(connect, "pub", tmp_path, delete=True)
         assert (tmp_path / "a").read_bytes() == (b"first" if changed else b"FIRst")
+
+
+async def test_a_part_of_which_nobody_knows_what_it_is_of_is_not_gone_on_with(tmp_path: Path) -> None:
+    (tmp_path / "a.part").write_bytes(b"FIR")
+    async with serving() as (connect, _):
+        await mirror_down(connect, "pub", tmp_path)
+        assert (tmp_path / "a").read_bytes() == b"first"
 
 
 async def test_without_exact_times_in_listings_the_server_is_asked(tmp_path: Path) -> None:
@@ -348,6 +457,28 @@ async def test_without_mfmt_the_size_decides(tmp_path: Path) -> None:
         server.answers["FEAT"] = b"211-Features:\r\n MLST type*;size*;modify*;\r\n211 End\r\n"
         report = await mirror_up(connect, tmp_path, "pub")
         assert (report.same, report.transferred) == (1, 1)
+
+
+async def test_a_symlink_that_takes_the_place_of_a_file_is_not_sent(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"for nobody")
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "a").write_bytes(b"first")
+    (tree / "b").write_bytes(b"second")
+    async with serving({}) as (connect, server):
+
+        async def swap(session: Session, path: str) -> None:
+            (tree / "a").unlink()
+            (tree / "a").symlink_to(secret)
+            (tree / "b").unlink()
+            os.mkfifo(tree / "b")
+            await server.make(session, path)
+
+        server.answers["MKD"] = swap
+        report = await mirror_up(connect, tree, "new")
+        assert sorted(step.path for step in report.failures) == ["a", "b"]
+        assert server.stored == {}
 
 
 async def test_an_upload_that_fails_is_reported(tmp_path: Path) -> None:

@@ -72,6 +72,12 @@ def test_a_url_is_read(text: str, url: FTPURL) -> None:
         "ftp://127.1/",
         "ftp://0x7f000001/",
         "ftp://exa%6Dple.org/",
+        "ftp://u:a/secret@example.org/",
+        "ftp://u:a#secret@example.org/",
+        "ftp://u:a?secret@example.org/",
+        "ftp://u:a@b:x/secret@example.org/",
+        "u:secret@example.org/",
+        "http:u:secret@example.org/",
     ],
 )
 def test_what_is_unclear_is_refused_without_showing_the_password(text: str) -> None:

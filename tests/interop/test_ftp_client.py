@@ -44,7 +44,7 @@ def url(request: pytest.FixtureRequest, peer: Peer) -> str:
 
 @asynccontextmanager
 async def opened(peer: Peer, url: str, trusted: ssl.SSLContext, *, active: bool = False) -> AsyncIterator[FTPClient]:
-    async with FTPClient.connect(url, tls=trusted, active=active) as ftp:
+    async with FTPClient.connect(url, tls=trusted if url.startswith("ftpes:") else None, active=active) as ftp:
         if peer.home != "/":
             await ftp.cwd(peer.home)
         yield ftp
@@ -216,7 +216,7 @@ async def test_trees_go_both_ways(peer: Peer, url: str, trusted: ssl.SSLContext,
         (here / name).write_bytes(content)
 
     def connect() -> AbstractAsyncContextManager[FTPClient]:
-        return FTPClient.connect(url, tls=trusted)
+        return FTPClient.connect(url, tls=trusted if url.startswith("ftpes:") else None)
 
     report = await mirror_up(connect, here, there, connections=3)
     assert (report.transferred, report.failures) == (4, [])
