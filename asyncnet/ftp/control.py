@@ -71,11 +71,15 @@ class Control:
         """The one that runs."""
         self.is_ending = False
         """Whether the connection ends behind the next reply."""
-        self._login_by = trio.current_time() + server.ftp_timeouts.login
+        self._login_by = self._next_login_by()
         self._errors = 0
         self._speaking = trio.Lock()
         self._has_alarm = False
         self._said_goodbye = False
+
+    def _next_login_by(self) -> float:
+        """When the login is to be complete that comes next."""
+        return trio.current_time() + self.server.ftp_timeouts.login
 
     # What commands use
 
@@ -116,6 +120,7 @@ class Control:
         account, self.account = self.account, None
         if account is not None:
             self.server.accounts.leave(account)
+            self._login_by = self._next_login_by()
 
     def drop_source(self) -> None:
         """The data connection that was prepared will not come."""

@@ -592,6 +592,14 @@ class TestEnds:
             assert (await peer.reply()).code == 421
             await peer.expect_end()
 
+    @pytest.mark.parametrize("command", ["USER anonymous", "REIN"])
+    async def test_another_login_has_its_own_time(self, command: str, mock_clock: trio.testing.MockClock) -> None:
+        async with logged_in() as peer:
+            mock_clock.jump(100)
+            await peer.expect(200, "NOOP")
+            await peer.do(command)
+            await peer.log_in()
+
     async def test_who_says_nothing_more_is_sent_away(self) -> None:
         async with logged_in(timeouts=FTPTimeouts(command=0.05)) as peer:
             assert (await peer.reply()).code == 421
