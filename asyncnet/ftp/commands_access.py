@@ -56,7 +56,7 @@ async def password(control: Control, argument: str) -> Reply | None:
             return Reply.of(421, "Too many logins have failed.")
         return Reply.of(530, "The login failed.")
     if not control.server.accounts.enter(account):
-        control.session.log_in_failed()
+        control.is_ending = True
         return Reply.of(421, "This user has as many connections as it may have.")
     control.log_in(account)
     logger.info("%s logged in from %s", account.name, control.stream.peer)

@@ -97,9 +97,13 @@ class TestLogin:
                     await peer.reply()
                 await one.log_in("anna", "anna")
                 await two.expect_all((331, "USER anna"), (421, "PASS anna"))
+                await two.expect_end()  # 421 says that it ends (RFC 959 section 5.4)
                 await one.expect(221, "QUIT")
                 await one.expect_end()
-                await two.log_in("anna", "anna")
+            async with await connect(service.endpoints[0]) as third:
+                three = Peer(third, service)
+                await three.reply()
+                await three.log_in("anna", "anna")
 
     async def test_a_wrong_entry_keeps_its_user_out_and_tells_the_log(self, caplog: pytest.LogCaptureFixture) -> None:
         async with connected(FTPHandler(MemoryFiles(), users=Users(anna={"permissions": ["raed"]}))) as peer:
