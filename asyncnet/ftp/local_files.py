@@ -45,7 +45,11 @@ READ_NOW = 1 << 18
 FIRST_BATCH, BATCH = 50, 500
 """How many entries of a folder come at a time. The first ones soon."""
 
+HASH_THREADS = 2
+"""How many of them hash: it takes long, and others are not to wait for it."""
+
 _limiter = once_per_run(lambda: trio.CapacityLimiter(THREADS))
+_hash_limiter = once_per_run(lambda: trio.CapacityLimiter(HASH_THREADS))
 
 
 async def _in_thread(function: Callable[..., T], *args: object) -> T:
@@ -220,7 +224,7 @@ class LocalFiles:
 
     async def hash(self, path: Path, algorithm: HashAlgorithm, start: int = 0, end: int | None = None) -> str:
         self._check(path)
-        return await _in_thread(self._hash, path, algorithm, start, end)
+        return await trio.to_thread.run_sync(self._hash, path, algorithm, start, end, limiter=_hash_limiter())
 
     def _hash(self, path: Path, algorithm: HashAlgorithm, start: int, end: int | None) -> str:
         file, status = self._files.open_with_stat(path)

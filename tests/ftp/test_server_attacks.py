@@ -6,6 +6,7 @@ import errno
 import itertools
 import os
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import trio.testing
 from asyncnet.auth.guard import LoginGuard
 from asyncnet.endpoints import connect
 from asyncnet.ftp.limits import FTPLimits
-from asyncnet.ftp.local_files import LocalFiles
+from asyncnet.ftp.local_files import THREADS, LocalFiles
 from asyncnet.ftp.memory_files import MemoryFiles
 from asyncnet.ftp.server import FTPHandler
 from tests.ftp.peer import Peer, connected, logged_in, served
@@ -390,3 +391,19 @@ class TestSlowPeers:
                 await trio.sleep(0.01)
             await data.aclose()
             assert (await peer.reply()).code == 226
+
+    async def test_hashes_of_large_files_keep_nobody_else_waiting(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "a").write_bytes(b"a")
+        end = threading.Event()
+        monkeypatch.setattr(LocalFiles, "_hash", lambda *args: "ff" if end.wait(60) else "")
+        files = LocalFiles(tmp_path)
+        async with logged_in(files) as peer, trio.open_nursery() as nursery:
+            for _ in range(THREADS):
+                nursery.start_soon(files.hash, ("a",), HashAlgorithm.SHA256)
+            await trio.testing.wait_all_tasks_blocked()
+            try:
+                await peer.expect(213, "SIZE a")
+            finally:
+                end.set()
