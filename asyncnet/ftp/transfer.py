@@ -154,11 +154,11 @@ async def place_of(download: Download, network_offset: int) -> int | None:
     """
     passed = place = 0
     while passed < network_offset and (piece := await download.read(place, PIECE)):
-        for line in piece.splitlines(keepends=True) if b"\n" in piece else [piece]:
-            length = len(to_network(line))
-            if passed + length > network_offset:
-                within = network_offset - passed
-                return place + within if within <= len(line.rstrip(b"\n")) else None
-            passed += length
-            place += len(line)
+        sent = to_network(piece)
+        within = network_offset - passed
+        if within < len(sent):
+            # Each LF on the way has a CR in front that is not in the file.
+            return None if sent[within : within + 1] == b"\n" else place + within - sent.count(b"\n", 0, within)
+        passed += len(sent)
+        place += len(piece)
     return place if passed == network_offset else None
