@@ -361,7 +361,7 @@ class Control:
                 await self._hear_meanwhile(transfer)
         except Exception as exc:  # carried to the connection's own task: in this one it would end the whole program
             transfer.gone = exc
-            transfer.scope.cancel()
+            transfer.end()
         finally:
             hearing.is_over.set()
 
@@ -379,7 +379,7 @@ class Control:
                 command = Command("")
             if command.verb == "ABOR":
                 transfer.is_aborted = True
-                transfer.scope.cancel()
+                transfer.end()
                 return
             declaration = COMMANDS.get(command.verb)
             if declaration is None or not declaration.during_transfer or command.argument:

@@ -44,6 +44,8 @@ class Transfer:
     started: float = field(default_factory=trio.current_time)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     """Cancelled, the transfer ends where it is."""
+    is_settled: bool = False
+    """All of it has passed: whoever wants to end it comes too late."""
     is_aborted: bool = False
     """ABOR has come."""
     gone: Exception | None = None
@@ -56,6 +58,11 @@ class Transfer:
     def advance(self, count: int) -> None:
         """So many bytes more have passed."""
         self.moved += count
+
+    def end(self) -> None:
+        """The transfer ends where it is, unless it is settled."""
+        if not self.is_settled:
+            self.scope.cancel()
 
 
 async def send_content(data: Stream, download: Download, offset: int, *, is_ascii: bool, report: Report) -> None:

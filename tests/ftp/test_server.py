@@ -554,6 +554,33 @@ class TestEvents:
                 await peer.stream.receive_some()
         assert files.contents() == {"a": b""}
 
+    @pytest.mark.parametrize("ending", ["ABOR", "leaves"])
+    async def test_a_stored_file_is_told_to_the_end_even_if_the_client_does_not_wait(self, ending: str) -> None:
+        begun, heard, told = trio.Event(), trio.Event(), trio.Event()
+
+        async def note(event: object) -> None:
+            begun.set()
+            await heard.wait()
+            told.set()
+
+        async with logged_in(on_stored=note) as peer:
+            await peer.expect(257, "MKD made")
+            data = await peer.open_data()
+            await peer.expect(150, "STOR a")
+            await data.aclose()
+            await begun.wait()
+            assert (await peer.do("NOOP")).code == 200  # commands are heard by now
+            if ending == "ABOR":
+                await peer.stream.send_all(b"ABOR\r\n")
+            else:
+                await peer.stream.aclose()
+            await trio.testing.wait_all_tasks_blocked(0.005)
+            heard.set()
+            with trio.fail_after(10):
+                await told.wait()
+            if ending == "ABOR":
+                assert [(await peer.reply()).code for _ in range(2)] == [226, 226]
+
     async def test_transfers_are_logged_in_the_form_of_xferlog(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level("INFO", "asyncnet.ftp.transfers")
         async with logged_in() as peer:
