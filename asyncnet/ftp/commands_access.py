@@ -125,7 +125,7 @@ async def auth(control: Control, argument: str) -> Reply | None:
     except OSError as exc:
         raise trio.BrokenResourceError(f"the TLS handshake failed: {exc}") from exc
     control.log_out()
-    control.session = Session(secured=True)
+    control.session = Session(secured=True, protected=argument.upper() == "TLS-P")  # the P is that of PROT P
     return None
 
 
