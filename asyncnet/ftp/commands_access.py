@@ -119,7 +119,7 @@ async def auth(control: Control, argument: str) -> Reply | None:
         except ConfigurationError as exc:
             logger.error("%s", exc)
             return Reply.of(431, "TLS is not available at the moment.")
-    control.say(Reply.of(234, "TLS begins now."))
+    await control.say(Reply.of(234, "TLS begins now."))
     try:
         await stream.start_tls(tls, server_side=True)
     except OSError as exc:

@@ -20,8 +20,14 @@ from asyncnet.ftp.limits import FTPLimits
 from asyncnet.ftp.local_files import THREADS, LocalFiles
 from asyncnet.ftp.memory_files import MemoryFiles
 from asyncnet.ftp.server import FTPHandler
+from asyncnet.ftp.storage import HashAlgorithm
+from asyncnet.service import Service
 from tests.ftp.peer import Peer, connected, logged_in, served
 from tests.ftp.test_server import Users
+
+
+def listening_port(service: Service) -> int:
+    return int(service.endpoints[0].rpartition(":")[2])
 
 
 class TestLines:
@@ -78,6 +84,36 @@ class TestLines:
                     await peer.reply()
                     await peer.log_in()
                     assert answered < 100_000
+
+    async def test_a_long_reply_comes_behind_others(self) -> None:
+        files = MemoryFiles({f"{number}{'x' * 200}": b"" for number in range(1000)})
+        async with logged_in(files) as peer:
+            await peer.stream.send_all(b"NOOP\r\nSTAT\r\nSTAT .\r\nNOOP\r\n")
+            answers = b""
+            with trio.fail_after(10):
+                while answers.count(b"200 Still here") < 2:
+                    answers += await peer.stream.receive_some()
+            assert answers.count(b"x" * 200) == 1000
+
+    async def test_a_client_that_reads_no_replies_while_a_transfer_begins_is_no_failure(self) -> None:
+        handler = FTPHandler(MemoryFiles({"a": bytes(1_000_000)}), anonymous=True)
+        async with served(handler) as service:
+            with socket.socket() as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                sock.connect(("127.0.0.1", listening_port(service)))
+                sock.sendall(b"USER anonymous\r\nPASS x\r\nTYPE I\r\n")
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                (connection,) = service._connections
+                while not connection.stream._pending:
+                    sock.sendall(b"HELP\r\n")
+                    await trio.testing.wait_all_tasks_blocked(0.0001)
+                sock.sendall(b"EPSV\r\n")
+                await trio.testing.wait_all_tasks_blocked(0.001)
+                sock.sendall(b"RETR a\r\n")
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                sock.sendall(b"NOOP\r\n")
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            assert not service.counters.failed
 
     async def test_nothing_but_nonsense_closes_the_connection(self) -> None:
         async with logged_in(limits=FTPLimits(errors=5)) as peer:
