@@ -41,7 +41,8 @@ class FTPHandler:
     `UserFile("users.toml")`, whose entries say what each may (docs/ftp.md). At least one of the two is needed.
 
     `tls` lets clients begin TLS (AUTH TLS); on `tls://` endpoints it is there from the start. `tls_for_login` and
-    `tls_for_data` demand it; `session_required` has data connections resume the control connection's session.
+    `tls_for_data` demand it; `session_required` has data connections resume the control connection's session (on `tls://`
+    endpoints: any session of this server).
     `insecure_auth`: passwords may pass in the clear.
 
     `passive_ports` are the ports of data connections that clients make, `masquerade` the IPv4 address that they are
