@@ -428,16 +428,31 @@ class TestSlowPeers:
             await data.aclose()
             assert (await peer.reply()).code == 226
 
-    async def test_hashes_of_large_files_keep_nobody_else_waiting(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("work", ["hash", "append"])
+    async def test_hashes_and_copies_of_large_files_keep_nobody_else_waiting(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: str
     ) -> None:
         (tmp_path / "a").write_bytes(b"a")
         end = threading.Event()
-        monkeypatch.setattr(LocalFiles, "_hash", lambda *args: "ff" if end.wait(60) else "")
+
+        def wait(*args: object) -> str:
+            end.wait(60)
+            raise OSError(errno.EINVAL, "no")
+
+        monkeypatch.setattr(LocalFiles, "_hash", wait)
+        monkeypatch.setattr(LocalFiles, "_begin_upload", wait)
         files = LocalFiles(tmp_path)
+
+        async def wait_for_one() -> None:
+            with pytest.raises(OSError, match="no"):
+                if work == "hash":
+                    await files.hash(("a",), HashAlgorithm.SHA256)
+                else:
+                    await files.store(("a",), offset=None)
+
         async with logged_in(files) as peer, trio.open_nursery() as nursery:
             for _ in range(THREADS):
-                nursery.start_soon(files.hash, ("a",), HashAlgorithm.SHA256)
+                nursery.start_soon(wait_for_one)
             await trio.testing.wait_all_tasks_blocked()
             try:
                 await peer.expect(213, "SIZE a")
