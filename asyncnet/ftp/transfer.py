@@ -117,7 +117,12 @@ async def receive_content(data: Stream, upload: Upload, *, is_ascii: bool, repor
     try:
         while True:
             data.deadline = trio.current_time() + timeout
-            count = await data.receive_into(buffer[filled:])
+            try:
+                count = await data.receive_into(buffer[filled:])
+            except ReceiveTimeout:
+                if data.read_ahead_now(1) or data.buffered:
+                    continue  # it has come, but the bandwidth did not let it be received
+                raise
             if not count:
                 break
             report(count)

@@ -16,7 +16,7 @@ import trio.testing
 
 from asyncnet.auth.guard import LoginGuard
 from asyncnet.endpoints import connect
-from asyncnet.ftp.limits import FTPLimits
+from asyncnet.ftp.limits import FTPLimits, FTPTimeouts
 from asyncnet.ftp.local_files import THREADS, LocalFiles
 from asyncnet.ftp.memory_files import MemoryFiles
 from asyncnet.ftp.server import FTPHandler
@@ -403,6 +403,16 @@ class TestStorageFails:
 
 
 class TestSlowPeers:
+    async def test_what_waits_for_its_bandwidth_is_no_upload_on_which_nothing_comes(self) -> None:
+        users = Users(anna={"bandwidth": 400_000})
+        async with connected(FTPHandler(MemoryFiles(), users=users, timeouts=FTPTimeouts(data=0.01))) as peer:
+            await peer.log_in("anna", "anna")
+            async with await peer.open_data() as data:
+                await data.send_all(bytes(60_000))  # what the system takes without a reader
+            await peer.expect(150, "STOR a")
+            assert (await peer.reply()).code == 226
+            await peer.expect(213, "SIZE a")
+
     async def test_a_client_that_reads_nothing_is_cut_off(self) -> None:
         from asyncnet.limits import Timeouts
 
