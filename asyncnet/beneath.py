@@ -48,6 +48,8 @@ MAX_NAME = 255
 """The longest component, in bytes: what file systems take."""
 MAX_LINKS = 40
 """Symlinks on the way to one name: what Linux takes."""
+MAX_STEPS = 1 << 14
+"""Folders that are opened on the way to one name: links that go up and down again and again end there."""
 
 _HAS_DIR_FD = {os.open, os.stat, os.readlink} <= os.supports_dir_fd and os.scandir in os.supports_fd
 # O_PATH (Linux) needs no right to read the folders on the way. Missing flags are 0.
@@ -173,16 +175,15 @@ class Beneath:
         if not _HAS_DIR_FD:
             yield None, self._real_path(names, follow_last=follow_last)
             return
-        folders = [os.open(self.root, _FOLDER)]
+        way = _Way(self.root)
         try:
-            last = self._walk(names, folders, follow_last=follow_last)
-            yield folders[-1], last
+            last = self._walk(names, way, follow_last=follow_last)
+            yield way.folder, last
         finally:
-            for folder in folders:
-                os.close(folder)
+            os.close(way.folder)
 
-    def _walk(self, names: Sequence[str], folders: list[int], *, follow_last: bool) -> str:
-        """Open folder after folder; `folders` is the way from the root to where the walk has come.
+    def _walk(self, names: Sequence[str], way: _Way, *, follow_last: bool) -> str:
+        """Open folder after folder.
 
         The caller's last name is the undermost in `ahead`: what links put there lies above it.
         """
@@ -193,15 +194,15 @@ class Beneath:
             if name in ("", "."):
                 continue
             if name == "..":
-                if len(folders) == 1:
+                if not way.names:
                     raise OutsideRoot("/".join(names))
-                os.close(folders.pop())
+                way.go_up()
                 continue
-            target = _link_target(name, folders[-1]) if ahead or follow_last else None
+            target = _link_target(name, way.folder) if ahead or follow_last else None
             if target is None:
                 if not ahead:
                     return name
-                folders.append(os.open(name, _FOLDER, dir_fd=folders[-1]))
+                way.go_down(name)
                 continue
             links += 1
             if not self.follow:
@@ -210,8 +211,7 @@ class Beneath:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), "/".join(names))
             if os.path.isabs(target):
                 target = self._below_root(target)
-                while len(folders) > 1:
-                    os.close(folders.pop())
+                way.go_to_root()
             ahead.extend(reversed(target.split("/")))
         return "."
 
@@ -233,6 +233,41 @@ class Beneath:
         if not is_below or (real != plain and not self.follow):
             raise OutsideRoot("/".join(names))
         return real
+
+
+class _Way:
+    """The way from the root to where a walk has come, of which the last folder alone is held open.
+
+    Or else who can make folders in folders could have all descriptors of the process used up. To go up is to go down
+    again from the root: by names that were no symlinks, and if one has become a symlink meanwhile, that fails.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.names: list[str] = []
+        self._root = root
+        self._steps = 0
+        self.folder = os.open(root, _FOLDER)
+
+    def go_down(self, name: str) -> None:
+        self._steps += 1
+        if self._steps > MAX_STEPS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
+        below = os.open(name, _FOLDER, dir_fd=self.folder)
+        os.close(self.folder)
+        self.folder = below
+        self.names.append(name)
+
+    def go_to_root(self) -> None:
+        root = os.open(self._root, _FOLDER)
+        os.close(self.folder)
+        self.folder = root
+        self.names = []
+
+    def go_up(self) -> None:
+        *way, _ = self.names
+        self.go_to_root()
+        for name in way:
+            self.go_down(name)
 
 
 class Scan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -583,6 +584,37 @@ def test_a_chain_of_links_may_have_forty(tree: Path) -> None:
     assert read(tree, f"link{MAX_LINKS - 1}") == "file"
     with pytest.raises(OSError, match="symbolic links"):
         read(tree, f"link{MAX_LINKS}")
+
+
+@pytest.fixture
+def deep(tree: Path) -> list[str]:
+    """The components of a folder far down, which holds a file and a link to what is above it."""
+    names = ["d"] * 100
+    folder = tree.joinpath("root", *names)
+    folder.mkdir(parents=True)
+    (folder / "file").write_text("deep")
+    (folder / "up").symlink_to("../../d/../d/d/file")
+    (folder / "again").symlink_to("../d/" * 600 + "file")
+    return names
+
+
+def test_folders_in_folders_take_no_descriptor_each(deep: list[str], tree: Path) -> None:
+    files = Beneath(tree / "root")
+    lowest = os.dup(0)
+    os.close(lowest)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 10, hard))
+    try:
+        for name in ("file", "up"):
+            with files.open([*deep, name]) as file:
+                assert file.read() == b"deep"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_link_that_goes_up_and_down_without_end_ends(deep: list[str], tree: Path) -> None:
+    with pytest.raises(OSError, match="Too many levels"):
+        Beneath(tree / "root").open([*deep, "again"])
 
 
 def test_a_folder_swapped_for_a_link_on_the_way_is_refused(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,6 @@ async def password(control: Control, argument: str) -> Reply | None:
             return Reply.of(421, "Too many logins have failed.")
         return Reply.of(530, "The login failed.")
     if not control.server.accounts.enter(account):
-        control.session.log_in_failed()
         control.is_ending = True
         return Reply.of(421, "This user has as many connections as it may have.")
     control.log_in(account)
@@ -120,13 +119,13 @@ async def auth(control: Control, argument: str) -> Reply | None:
         except ConfigurationError as exc:
             logger.error("%s", exc)
             return Reply.of(431, "TLS is not available at the moment.")
-    control.say(Reply.of(234, "TLS begins now."))
+    await control.say(Reply.of(234, "TLS begins now."))
     try:
         await stream.start_tls(tls, server_side=True)
     except OSError as exc:
         raise trio.BrokenResourceError(f"the TLS handshake failed: {exc}") from exc
     control.log_out()
-    control.session = Session(secured=True)
+    control.session = Session(secured=True, protected=argument.upper() == "TLS-P")  # the P is that of PROT P
     return None
 
 

@@ -152,6 +152,7 @@ async def retrieve(control: Control, argument: str) -> Reply:
         async def send(data: Stream, transfer: Transfer) -> str:
             await send_content(data, download, offset, is_ascii=is_ascii, report=transfer.advance)
             await data.deliver()
+            transfer.is_settled = True
             await _tell_moved(control, transfer, control.server.events.on_retrieved)
             return f"{transfer.moved} bytes were sent."
 
@@ -233,7 +234,7 @@ async def _receive(control: Control, verb: str, path: Path, upload: Upload, *, o
         control.check_client_is_there()
         await data.aclose()
         await trio.lowlevel.checkpoint_if_cancelled()
-        is_over = True
+        is_over = transfer.is_settled = True
         await upload.commit()
         await _tell_moved(control, transfer, control.server.events.on_stored)
         return f"{transfer.moved} bytes were stored."

@@ -51,6 +51,9 @@ HEAR_AFTER = 0.02
 """When a transfer begins to be interrupted, in seconds: most are over by then, and save the second task, which costs as
 much as all the rest of a small one."""
 
+_LONG = 16 * 1024
+"""Which replies are long, in bytes: of shorter ones there is always room for a few."""
+
 _READ_AHEAD = 64 * 1024
 """How much of the commands behind a transfer is read to see whether the client is still there, in bytes."""
 
@@ -71,11 +74,15 @@ class Control:
         """The one that runs."""
         self.is_ending = False
         """Whether the connection ends behind the next reply."""
-        self._login_by = trio.current_time() + server.ftp_timeouts.login
+        self._login_by = self._next_login_by()
         self._errors = 0
         self._speaking = trio.Lock()
         self._has_alarm = False
         self._said_goodbye = False
+
+    def _next_login_by(self) -> float:
+        """When the login is to be complete that comes next."""
+        return trio.current_time() + self.server.ftp_timeouts.login
 
     # What commands use
 
@@ -116,6 +123,7 @@ class Control:
         account, self.account = self.account, None
         if account is not None:
             self.server.accounts.leave(account)
+            self._login_by = self._next_login_by()
 
     def drop_source(self) -> None:
         """The data connection that was prepared will not come."""
@@ -123,34 +131,39 @@ class Control:
         if source is not None:
             source.close()
 
-    def say(self, reply: Reply) -> None:
+    async def say(self, reply: Reply) -> None:
         """Queue a reply. It leaves when the next command is waited for."""
         self._said_goodbye = reply.code == 221
         # Telnet's IAC is doubled (RFC 854).
-        self.stream.write(reply.encode(every_line_coded=False).replace(b"\xff", b"\xff\xff"))
+        data = reply.encode(every_line_coded=False).replace(b"\xff", b"\xff\xff")
+        if len(data) > _LONG:
+            await self.stream.flush()  # there may be no room for it behind what is queued
+        self.stream.write(data)
 
     async def say_now(self, reply: Reply) -> None:
         """Send a reply while a transfer runs, when more than one task may have something to say."""
         if self.transfer is None or self.transfer.hearing is None:
-            self.say(reply)
+            self._speaking.acquire_nowait()  # the other task may begin to speak before this has left
+        else:
+            await self._speaking.acquire()
+        try:
+            await self.say(reply)
             await self.stream.flush()
-            return
-        async with self._speaking:
-            self.say(reply)
-            await self.stream.flush()
+        finally:
+            self._speaking.release()
 
     # Commands
 
     async def run(self) -> None:
         """Greet, and answer commands until the client or the service has had enough."""
         self.stream.take_urgent_inline()
-        self.say(Reply.of(220, self.server.greeting))
+        await self.say(Reply.of(220, self.server.greeting))
         try:
             while not self.is_ending and (line := await self._next_line()) is not None:
                 reply = await self._obey(line)
                 if reply is not None:
-                    self.say(reply)
-                    self._count_errors(reply)
+                    await self.say(reply)
+                    await self._count_errors(reply)
             self.log_out()
             if not self._said_goodbye:
                 await self.stream.linger()  # what the client still says must not destroy what it is told
@@ -170,14 +183,14 @@ class Control:
                         try:
                             return await stream.receive_until(b"\n", limit=limits.line)
                         except LimitExceeded:
-                            self.say(Reply.of(500, f"A command has at most {limits.line} bytes."))
+                            await self.say(Reply.of(500, f"A command has at most {limits.line} bytes."))
                             self._errors += 1
                             await stream.skip_until(b"\n", limit=limits.skipped)
-            self.say(Reply.of(421, "The service is going down: please come again."))
+            await self.say(Reply.of(421, "The service is going down: please come again."))
         except (RemoteProtocolError, trio.BrokenResourceError):
             pass  # it has left, or does not find the end of a line
         except ReceiveTimeout:
-            self.say(Reply.of(421, "No login came in time." if waits_for_login else "No command came in time."))
+            await self.say(Reply.of(421, "No login came in time." if waits_for_login else "No command came in time."))
         finally:
             stream.deadline = math.inf
         return None
@@ -217,11 +230,11 @@ class Control:
             return Reply.of(550, "Permission denied.")
         return None
 
-    def _count_errors(self, reply: Reply) -> None:
+    async def _count_errors(self, reply: Reply) -> None:
         """End a connection on which there is nothing but nonsense. What a storage refuses is none."""
         self._errors = self._errors + 1 if reply.code in (500, 501, 502, 503, 530) else 0
         if self._errors > self.server.ftp_limits.errors:
-            self.say(Reply.of(421, "Too many errors in a row."))
+            await self.say(Reply.of(421, "Too many errors in a row."))
             self.is_ending = True
 
     # Transfers
@@ -262,7 +275,7 @@ class Control:
         if transfer.gone is not None:
             raise transfer.gone
         if transfer.is_aborted:
-            self.say(transfer.reply or Reply.of(426, "The transfer was aborted."))
+            await self.say(transfer.reply or Reply.of(426, "The transfer was aborted."))
             return Reply.of(226, "ABOR is done.")
         assert transfer.reply is not None, "only ABOR and a vanished client cancel a transfer"
         return transfer.reply
@@ -307,23 +320,28 @@ class Control:
         """The data connection, in the clear or in TLS. Raises `DataFailed`."""
         timeout = self.server.ftp_timeouts.data_connection
         data = source.ready()
-        if is_short and data is not None and not self.session.protected:
-            self.say(Reply.of(150, opening))  # if the end does not come soon, whoever hears commands sends it
-            self._dress(data)
-            return data
-        with trio.move_on_after(timeout):
-            # A client may connect, or begin TLS, only when it has seen this.
-            await self.say_now(Reply.of(150, opening))
-            try:
-                if data is None:
-                    data = await source.wait()
-            except OSError as exc:
-                raise DataFailed(425, f"There is no data connection: {exc.strerror or exc}.") from exc
-            self._dress(data)
-            if self.session.protected:
-                required = self.server.session_required
-                await protect(data, self.stream, session_required=required, timeout=timeout)
-            return data
+        is_open = False
+        try:
+            with trio.move_on_after(timeout):
+                if is_short and data is not None and not self.session.protected:
+                    await self.say(Reply.of(150, opening))  # if the end is late, whoever hears commands sends it
+                else:
+                    # A client may connect, or begin TLS, only when it has seen this.
+                    await self.say_now(Reply.of(150, opening))
+                try:
+                    if data is None:
+                        data = await source.wait()
+                except OSError as exc:
+                    raise DataFailed(425, f"There is no data connection: {exc.strerror or exc}.") from exc
+                self._dress(data)
+                if self.session.protected:
+                    required = self.server.session_required
+                    await protect(data, self.stream, session_required=required, timeout=timeout)
+                is_open = True
+                return data
+        finally:
+            if data is not None and not is_open:
+                await data.abort()
         raise DataFailed(425, f"No data connection came within {timeout:g} seconds.")
 
     def _dress(self, data: Stream) -> None:
@@ -360,7 +378,7 @@ class Control:
                 await self._hear_meanwhile(transfer)
         except Exception as exc:  # carried to the connection's own task: in this one it would end the whole program
             transfer.gone = exc
-            transfer.scope.cancel()
+            transfer.end()
         finally:
             hearing.is_over.set()
 
@@ -378,7 +396,7 @@ class Control:
                 command = Command("")
             if command.verb == "ABOR":
                 transfer.is_aborted = True
-                transfer.scope.cancel()
+                transfer.end()
                 return
             declaration = COMMANDS.get(command.verb)
             if declaration is None or not declaration.during_transfer or command.argument:

@@ -45,7 +45,15 @@ READ_NOW = 1 << 18
 FIRST_BATCH, BATCH = 50, 500
 """How many entries of a folder come at a time. The first ones soon."""
 
+HASH_THREADS = 2
+"""How many more hash: it takes long, and others are not to wait for it."""
+
+COPY_THREADS = 4
+"""How many more copy what is there for an upload that goes on behind it, for the same reason."""
+
 _limiter = once_per_run(lambda: trio.CapacityLimiter(THREADS))
+_hash_limiter = once_per_run(lambda: trio.CapacityLimiter(HASH_THREADS))
+_copy_limiter = once_per_run(lambda: trio.CapacityLimiter(COPY_THREADS))
 
 
 async def _in_thread(function: Callable[..., T], *args: object) -> T:
@@ -143,7 +151,8 @@ class LocalFiles:
         self._check(path, make=True)
         if offset is not None and offset < 0:
             raise OSError(errno.EINVAL, "an offset below 0")
-        begun = await _in_thread(self._begin_upload, path, offset, exclusive)
+        limiter = _limiter() if offset == 0 else _copy_limiter()
+        begun = await trio.to_thread.run_sync(self._begin_upload, path, offset, exclusive, limiter=limiter)
         return LocalUpload(begun, exclusive=exclusive, fsync=self._fsync)
 
     def _begin_upload(self, path: Path, offset: int | None, exclusive: bool) -> Temporary:
@@ -220,7 +229,7 @@ class LocalFiles:
 
     async def hash(self, path: Path, algorithm: HashAlgorithm, start: int = 0, end: int | None = None) -> str:
         self._check(path)
-        return await _in_thread(self._hash, path, algorithm, start, end)
+        return await trio.to_thread.run_sync(self._hash, path, algorithm, start, end, limiter=_hash_limiter())
 
     def _hash(self, path: Path, algorithm: HashAlgorithm, start: int, end: int | None) -> str:
         file, status = self._files.open_with_stat(path)

@@ -47,6 +47,8 @@ class Transfer:
     started: float = field(default_factory=trio.current_time)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     """Cancelled, the transfer ends where it is."""
+    is_settled: bool = False
+    """All of it has passed: whoever wants to end it comes too late."""
     is_aborted: bool = False
     """ABOR has come."""
     gone: Exception | None = None
@@ -59,6 +61,11 @@ class Transfer:
     def advance(self, count: int) -> None:
         """So many bytes more have passed."""
         self.moved += count
+
+    def end(self) -> None:
+        """The transfer ends where it is, unless it is settled."""
+        if not self.is_settled:
+            self.scope.cancel()
 
 
 async def send_content(data: Stream, download: Download, offset: int, *, is_ascii: bool, report: Report) -> None:
@@ -113,7 +120,12 @@ async def receive_content(data: Stream, upload: Upload, *, is_ascii: bool, repor
     try:
         while True:
             data.deadline = trio.current_time() + timeout
-            count = await data.receive_into(buffer[filled:])
+            try:
+                count = await data.receive_into(buffer[filled:])
+            except ReceiveTimeout:
+                if data.read_ahead_now(1) or data.buffered:
+                    continue  # it has come, but the bandwidth did not let it be received
+                raise
             if not count:
                 break
             report(count)
@@ -179,11 +191,11 @@ async def place_of(download: Download, network_offset: int) -> int | None:
     """
     passed = place = 0
     while passed < network_offset and (piece := await download.read(place, PIECE)):
-        for line in piece.splitlines(keepends=True) if b"\n" in piece else [piece]:
-            length = len(to_network(line))
-            if passed + length > network_offset:
-                within = network_offset - passed
-                return place + within if within <= len(line.rstrip(b"\n")) else None
-            passed += length
-            place += len(line)
+        sent = to_network(piece)
+        within = network_offset - passed
+        if within < len(sent):
+            # Each LF on the way has a CR in front that is not in the file.
+            return None if sent[within : within + 1] == b"\n" else place + within - sent.count(b"\n", 0, within)
+        passed += len(sent)
+        place += len(piece)
     return place if passed == network_offset else None

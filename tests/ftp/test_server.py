@@ -99,13 +99,13 @@ class TestLogin:
                     await peer.reply()
                 await one.log_in("anna", "anna")
                 await two.expect_all((331, "USER anna"), (421, "PASS anna"))
-                await two.expect_end()
+                await two.expect_end()  # 421 says that it ends (RFC 959 section 5.4)
                 await one.expect(221, "QUIT")
                 await one.expect_end()
-                async with await connect(service.endpoints[0]) as third:
-                    three = Peer(third, service)
-                    await three.reply()
-                    await three.log_in("anna", "anna")
+            async with await connect(service.endpoints[0]) as third:
+                three = Peer(third, service)
+                await three.reply()
+                await three.log_in("anna", "anna")
 
     async def test_a_wrong_entry_keeps_its_user_out_and_tells_the_log(self, caplog: pytest.LogCaptureFixture) -> None:
         async with connected(FTPHandler(MemoryFiles(), users=Users(anna={"permissions": ["raed"]}))) as peer:
@@ -573,6 +573,33 @@ class TestEvents:
                 await peer.stream.receive_some()
         assert files.contents() == {"a": b""}
 
+    @pytest.mark.parametrize("ending", ["ABOR", "leaves"])
+    async def test_a_stored_file_is_told_to_the_end_even_if_the_client_does_not_wait(self, ending: str) -> None:
+        begun, heard, told = trio.Event(), trio.Event(), trio.Event()
+
+        async def note(event: object) -> None:
+            begun.set()
+            await heard.wait()
+            told.set()
+
+        async with logged_in(on_stored=note) as peer:
+            await peer.expect(257, "MKD made")
+            data = await peer.open_data()
+            await peer.expect(150, "STOR a")
+            await data.aclose()
+            await begun.wait()
+            assert (await peer.do("NOOP")).code == 200  # commands are heard by now
+            if ending == "ABOR":
+                await peer.stream.send_all(b"ABOR\r\n")
+            else:
+                await peer.stream.aclose()
+            await trio.testing.wait_all_tasks_blocked(0.005)
+            heard.set()
+            with trio.fail_after(10):
+                await told.wait()
+            if ending == "ABOR":
+                assert [(await peer.reply()).code for _ in range(2)] == [226, 226]
+
     async def test_transfers_are_logged_in_the_form_of_xferlog(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level("INFO", "asyncnet.ftp.transfers")
         async with logged_in() as peer:
@@ -614,6 +641,14 @@ class TestEnds:
         async with connected(handler) as peer:
             assert (await peer.reply()).code == 421
             await peer.expect_end()
+
+    @pytest.mark.parametrize("command", ["USER anonymous", "REIN"])
+    async def test_another_login_has_its_own_time(self, command: str, mock_clock: trio.testing.MockClock) -> None:
+        async with logged_in() as peer:
+            mock_clock.jump(100)
+            await peer.expect(200, "NOOP")
+            await peer.do(command)
+            await peer.log_in()
 
     async def test_who_says_nothing_more_is_sent_away(self) -> None:
         async with logged_in(timeouts=FTPTimeouts(command=0.05)) as peer:

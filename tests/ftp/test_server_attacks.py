@@ -6,6 +6,7 @@ import errno
 import itertools
 import os
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,18 @@ import trio.testing
 
 from asyncnet.auth.guard import LoginGuard
 from asyncnet.endpoints import connect
-from asyncnet.ftp.limits import FTPLimits
-from asyncnet.ftp.local_files import LocalFiles
+from asyncnet.ftp.limits import FTPLimits, FTPTimeouts
+from asyncnet.ftp.local_files import THREADS, LocalFiles
 from asyncnet.ftp.memory_files import MemoryFiles
 from asyncnet.ftp.server import FTPHandler
+from asyncnet.ftp.storage import HashAlgorithm
+from asyncnet.service import Service
 from tests.ftp.peer import Peer, connected, logged_in, served
 from tests.ftp.test_server import Users
+
+
+def listening_port(service: Service) -> int:
+    return int(service.endpoints[0].rpartition(":")[2])
 
 
 class TestLines:
@@ -77,6 +84,36 @@ class TestLines:
                     await peer.reply()
                     await peer.log_in()
                     assert answered < 100_000
+
+    async def test_a_long_reply_comes_behind_others(self) -> None:
+        files = MemoryFiles({f"{number}{'x' * 200}": b"" for number in range(1000)})
+        async with logged_in(files) as peer:
+            await peer.stream.send_all(b"NOOP\r\nSTAT\r\nSTAT .\r\nNOOP\r\n")
+            answers = b""
+            with trio.fail_after(10):
+                while answers.count(b"200 Still here") < 2:
+                    answers += await peer.stream.receive_some()
+            assert answers.count(b"x" * 200) == 1000
+
+    async def test_a_client_that_reads_no_replies_while_a_transfer_begins_is_no_failure(self) -> None:
+        handler = FTPHandler(MemoryFiles({"a": bytes(1_000_000)}), anonymous=True)
+        async with served(handler) as service:
+            with socket.socket() as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                sock.connect(("127.0.0.1", listening_port(service)))
+                sock.sendall(b"USER anonymous\r\nPASS x\r\nTYPE I\r\n")
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                (connection,) = service._connections
+                while not connection.stream._pending:
+                    sock.sendall(b"HELP\r\n")
+                    await trio.testing.wait_all_tasks_blocked(0.0001)
+                sock.sendall(b"EPSV\r\n")
+                await trio.testing.wait_all_tasks_blocked(0.001)
+                sock.sendall(b"RETR a\r\n")
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                sock.sendall(b"NOOP\r\n")
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            assert not service.counters.failed
 
     async def test_nothing_but_nonsense_closes_the_connection(self) -> None:
         async with logged_in(limits=FTPLimits(errors=5)) as peer:
@@ -366,6 +403,16 @@ class TestStorageFails:
 
 
 class TestSlowPeers:
+    async def test_what_waits_for_its_bandwidth_is_no_upload_on_which_nothing_comes(self) -> None:
+        users = Users(anna={"bandwidth": 400_000})
+        async with connected(FTPHandler(MemoryFiles(), users=users, timeouts=FTPTimeouts(data=0.01))) as peer:
+            await peer.log_in("anna", "anna")
+            async with await peer.open_data() as data:
+                await data.send_all(bytes(60_000))  # what the system takes without a reader
+            await peer.expect(150, "STOR a")
+            assert (await peer.reply()).code == 226
+            await peer.expect(213, "SIZE a")
+
     async def test_a_client_that_reads_nothing_is_cut_off(self) -> None:
         from asyncnet.limits import Timeouts
 
@@ -390,3 +437,34 @@ class TestSlowPeers:
                 await trio.sleep(0.01)
             await data.aclose()
             assert (await peer.reply()).code == 226
+
+    @pytest.mark.parametrize("work", ["hash", "append"])
+    async def test_hashes_and_copies_of_large_files_keep_nobody_else_waiting(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: str
+    ) -> None:
+        (tmp_path / "a").write_bytes(b"a")
+        end = threading.Event()
+
+        def wait(*args: object) -> str:
+            end.wait(60)
+            raise OSError(errno.EINVAL, "no")
+
+        monkeypatch.setattr(LocalFiles, "_hash", wait)
+        monkeypatch.setattr(LocalFiles, "_begin_upload", wait)
+        files = LocalFiles(tmp_path)
+
+        async def wait_for_one() -> None:
+            with pytest.raises(OSError, match="no"):
+                if work == "hash":
+                    await files.hash(("a",), HashAlgorithm.SHA256)
+                else:
+                    await files.store(("a",), offset=None)
+
+        async with logged_in(files) as peer, trio.open_nursery() as nursery:
+            for _ in range(THREADS):
+                nursery.start_soon(wait_for_one)
+            await trio.testing.wait_all_tasks_blocked()
+            try:
+                await peer.expect(213, "SIZE a")
+            finally:
+                end.set()

@@ -104,6 +104,15 @@ async def test_prot_needs_pbsz_and_knows_two_levels(tls: ServerTLS, context: ssl
         assert await peer.fetch("RETR a") == b"hello"
 
 
+async def test_auth_tls_p_protects_data_connections_too(tls: ServerTLS, context: ssl.SSLContext) -> None:
+    async with connected(handler(tls)) as peer:
+        await peer.expect(234, "AUTH TLS-P")
+        await peer.stream.start_tls(context, server_hostname="localhost")
+        peer.tls = context
+        await peer.log_in()
+        assert await peer.fetch("RETR a") == b"hello"
+
+
 async def test_tls_is_offered_where_there_is_a_certificate(tls: ServerTLS) -> None:
     async with connected(handler(tls)) as peer:
         lines = {line.strip() for line in (await peer.expect(211, "FEAT")).lines}
