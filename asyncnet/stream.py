@@ -220,6 +220,12 @@ class Stream(BulkHalf):
         self._shut()
         await self._transport.abort()
 
+    def drop(self) -> None:
+        """`abort`, for those who cannot wait even for nothing; over a socket alone."""
+        assert isinstance(self._transport, DescriptorTransport), "only a descriptor can be closed at once"
+        self._shut()
+        self._transport.drop()
+
     def _shut(self) -> None:
         self._closed = self._cannot_send = True
         self._deadline = math.inf

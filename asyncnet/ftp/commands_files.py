@@ -85,10 +85,22 @@ async def rename_to(control: Control, argument: str) -> Reply:
     source, control.session.rename_from = control.session.rename_from, None
     assert source is not None, "the session has seen to it"
     target = control.resolve(argument)
+    if not control.may(Permission.WRITE) and not control.may(Permission.DELETE):
+        await _check_free(control, source, target)
     await control.files.rename(source, target)
     changed = dataclasses.replace(_changed(control, target), old_path=source)
     await tell(control.server.events.on_renamed, changed)
     return Reply.of(250, "It has its new name.")
+
+
+async def _check_free(control: Control, source: Path, target: Path) -> None:
+    """Who may neither store nor remove may not have a file replace another."""
+    try:
+        await control.files.stat(target)
+    except FileNotFoundError:
+        return
+    if target != source:
+        raise FileExistsError(errno.EEXIST, "the name is taken")
 
 
 def _changed(control: Control, path: Path) -> Changed:
@@ -189,6 +201,10 @@ _FOLDER_LETTERS = (
 )
 
 
+_MOST_SHOWN = 32 * 1024
+"""How many bytes STAT tells of a folder: what is longer is no reply that a client takes."""
+
+
 @command("STAT", argument=Argument.OPTIONAL, help="[path]", before_login=True, during_transfer=True)
 async def status(control: Control, argument: str) -> Reply:
     if not argument:
@@ -201,13 +217,15 @@ async def status(control: Control, argument: str) -> Reply:
     if not found.is_folder:
         return Reply.of(213, "The file:", _shown(Entry(path[-1], found), now), "End")
     lines: list[str] = []
-    most = control.server.ftp_limits.reply_entries
+    room = _MOST_SHOWN
     async with aclosing(control.files.scan(path)) as batches:
         async for batch in batches:
-            lines += [_shown(entry, now) for entry in batch[: most - len(lines)]]
-            if len(lines) >= most:
-                lines.append("(there is more: LIST has all of it)")
-                break
+            for entry in batch:
+                line = _shown(entry, now)
+                room -= len(line.encode("utf-8", "surrogateescape"))
+                if room < 0 or len(lines) >= control.server.ftp_limits.reply_entries:
+                    return Reply.of(212, "The folder:", *lines, "(there is more: LIST has all of it)", "End")
+                lines.append(line)
     return Reply.of(212, "The folder:", *lines, "End")
 
 

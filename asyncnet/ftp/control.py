@@ -277,8 +277,7 @@ class Control:
         if transfer.is_aborted:
             await self.say(transfer.reply or Reply.of(426, "The transfer was aborted."))
             return Reply.of(226, "ABOR is done.")
-        assert transfer.reply is not None, "only ABOR and a vanished client cancel a transfer"
-        return transfer.reply
+        return transfer.reply or Reply.of(426, "The transfer was aborted.")
 
     def _log(self, transfer: Transfer) -> None:
         direction = _DIRECTIONS.get(transfer.verb)
@@ -383,28 +382,36 @@ class Control:
             hearing.is_over.set()
 
     async def _hear_meanwhile(self, transfer: Transfer) -> None:
-        """Hear commands while `transfer` runs, and answer those that have to do with it."""
-        stream = self.stream
-        while True:
-            try:
-                line = await stream.receive_until(b"\n", limit=self.server.ftp_limits.line)
-            except LimitExceeded:
-                return  # it is answered when its turn comes
-            try:
-                command = parse_command(line)
-            except RemoteProtocolError:
-                command = Command("")
-            if command.verb == "ABOR":
-                transfer.is_aborted = True
-                transfer.end()
-                return
-            declaration = COMMANDS.get(command.verb)
-            if declaration is None or not declaration.during_transfer or command.argument:
-                stream.unread(line)
-                return
-            reply = await declaration.run(self, "")
-            if reply is not None:
-                await self.say_now(reply)
+        """Hear commands while `transfer` runs, and answer those that have to do with it. Others wait for its end."""
+        held: list[bytes] = []
+        try:
+            while sum(map(len, held)) < _READ_AHEAD:
+                line = await self.stream.receive_until(b"\n", limit=self.server.ftp_limits.line)
+                try:
+                    command = parse_command(line)
+                except RemoteProtocolError:
+                    command = Command("")
+                declaration = COMMANDS.get(command.verb)
+                if command.verb == "ABOR":
+                    # Behind others it waits for its turn, so that replies keep their order. The transfer ends now.
+                    transfer.is_aborted = not held
+                    held += [line] if held else []
+                    transfer.end()
+                    return
+                if held or declaration is None or not declaration.during_transfer or command.argument:
+                    held.append(line)
+                    continue
+                reply = await declaration.run(self, "")
+                if reply is not None:
+                    await self.say_now(reply)
+        except LimitExceeded:
+            pass  # it is answered when its turn comes
+        except RemoteProtocolError:
+            if not held:
+                raise
+            # It has said more before it ended its side: that is answered, and then the end is seen.
+        finally:
+            self.stream.unread(b"".join(held))
 
     def check_client_is_there(self) -> None:
         """Raise `trio.BrokenResourceError` if the client has left the control connection while it sent data.

@@ -50,7 +50,7 @@ class Transfer:
     is_settled: bool = False
     """All of it has passed: whoever wants to end it comes too late."""
     is_aborted: bool = False
-    """ABOR has come."""
+    """ABOR has come, and is answered together with the transfer."""
     gone: Exception | None = None
     """How the control connection has ended meanwhile."""
     hearing: Hearing | None = None

@@ -384,6 +384,26 @@ class TestTransfers:
             await data.aclose()
             await peer.expect_all((225, "ABOR"), (257, "PWD"))
 
+    async def test_abor_behind_another_command_ends_the_transfer_and_the_replies_keep_their_order(self) -> None:
+        async with logged_in(MemoryFiles({"a": bytes(50_000_000)})) as peer:
+            data = await peer.open_data()
+            await peer.expect(150, "RETR a")
+            await peer.stream.send_all(b"PWD\r\nABOR\r\nSYST\r\n")
+            assert [(await peer.reply()).code for _ in range(4)] == [426, 257, 225, 215]
+            await data.aclose()
+
+    async def test_a_client_that_vanishes_behind_commands_that_wait_is_noticed(self) -> None:
+        files = MemoryFiles()
+        async with logged_in(files) as peer:
+            data = await peer.open_data()
+            await peer.expect(150, "STOR a")
+            await peer.stream.send_all(b"PWD\r\n")
+            await peer.stream.abort()
+            while peer.service.open:
+                await trio.testing.wait_all_tasks_blocked(0.001)
+            await data.aclose()
+        assert files.contents() == {}
+
     async def test_abor_with_telnets_interrupt_is_heard(self) -> None:
         async with logged_in(MemoryFiles({"a": bytes(50_000_000)})) as peer:
             data = await peer.open_data()
