@@ -23,9 +23,9 @@ whoever can change the folder from inside, and is the best there is.
 
 What changes files is in `asyncnet.beneath_changes`, by the same walk.
 
-Everything here may wait for a disk: call it in a thread. The exception is `open_now`, which opens what the kernel can
-open at once (`asyncnet.openat2`, Linux), by the same rules, and leaves the rest to `open` in a thread: whatever would
-have to wait, and absolute symlinks, whose way back below the root only the walk knows.
+Everything here may wait for a disk: call it in a thread. The exceptions are `open_now` and `stat_now`: what the kernel
+can open at once (`asyncnet.openat2`, Linux), by the same rules. They leave the rest to `open` and `stat` in a thread:
+whatever would have to wait, and absolute symlinks, whose way back below the root only the walk knows.
 """
 
 from __future__ import annotations
@@ -35,14 +35,17 @@ import io
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from types import TracebackType
+from typing import TypeVar
 
 from asyncnet.errors import ConfigurationError
-from asyncnet.openat2 import open_cached_below
+from asyncnet.openat2 import OpenCached, open_cached_below
+
+T = TypeVar("T")
 
 MAX_NAME = 255
 """The longest component, in bytes: what file systems take."""
@@ -122,6 +125,19 @@ class Beneath:
         Raises BlockingIOError where that does not go, which says nothing about the file: ask `open_with_stat` in a
         thread. Whatever else it raises is certain.
         """
+        descriptor = self._ask_now(names, OpenCached.__call__)
+        try:
+            file = io.FileIO(descriptor)  # raises IsADirectoryError, and leaves the descriptor open
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return _regular(file, "/".join(names))
+
+    def stat_now(self, names: Sequence[str]) -> os.stat_result:
+        """What `stat` returns, without a wait for the disk. Raises what `open_now` raises."""
+        return self._ask_now(names, OpenCached.stat)
+
+    def _ask_now(self, names: Sequence[str], ask: Callable[[OpenCached, bytes], T]) -> T:
         if self._open_cached is None:
             raise _not_now(names)
         for name in names:
@@ -129,18 +145,12 @@ class Beneath:
                 check_name(name)
         path = "/".join(names)
         try:
-            descriptor = self._open_cached(os.fsencode(path) if path else b".")
+            return ask(self._open_cached, os.fsencode(path) if path else b".")
         except (FileNotFoundError, NotADirectoryError):
             raise
         except OSError:
             # It would have to wait, or leads out, or cannot be opened: the walk says which, and why.
             raise _not_now(names) from None
-        try:
-            file = io.FileIO(descriptor)  # raises IsADirectoryError, and leaves the descriptor open
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return _regular(file, path)
 
     def scan(self, names: Sequence[str], *, limit: int | None = None) -> list[Entry]:
         """What is in the folder, in no order, `limit` entries at most.

@@ -61,12 +61,13 @@ _LOCAL = frozenset(
 class OpenCached:
     """How to open files at once below one folder. Make it with `open_cached_below`."""
 
-    __slots__ = ("_file", "_folder", "_path")
+    __slots__ = ("_any", "_file", "_folder", "_path")
 
     def __init__(self, path: str, *, follow: bool) -> None:
         self._path = os.fsencode(path)
         resolve = BENEATH | NO_XDEV | NO_MAGICLINKS | CACHED | (0 if follow else NO_SYMLINKS)
         self._folder = _how(os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, CACHED)
+        self._any = _how(os.O_PATH | os.O_CLOEXEC, resolve)
         self._file = _how(os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, resolve)
 
     def __call__(self, path: bytes) -> int:
@@ -74,10 +75,21 @@ class OpenCached:
 
         Raises BlockingIOError where it would have to wait, and what else open(2) raises.
         """
+        return self._open_below(path, self._file)
+
+    def stat(self, path: bytes) -> os.stat_result:
+        """What is at `path`, a folder or whatever else; raises the same."""
+        found = self._open_below(path, self._any)
+        try:
+            return os.fstat(found)
+        finally:
+            os.close(found)
+
+    def _open_below(self, path: bytes, how: bytes) -> int:
         # The folder is looked up each time: it may have been replaced, and kept open it would be held for ever.
         folder = _open(_CURRENT_FOLDER, self._path, self._folder)
         try:
-            return _open(folder, path, self._file)
+            return _open(folder, path, how)
         finally:
             os.close(folder)
 

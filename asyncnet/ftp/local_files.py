@@ -105,7 +105,10 @@ class LocalFiles:
 
     async def stat(self, path: Path) -> Status:
         self._check(path)
-        status = await _in_thread(self._files.stat, path)
+        try:
+            status = self._files.stat_now(path)  # as below
+        except BlockingIOError:
+            status = await _in_thread(self._files.stat, path)
         if not _is_file_or_folder(status):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path[-1])
         return _status(status)
@@ -141,7 +144,7 @@ class LocalFiles:
     async def open(self, path: Path) -> LocalDownload:
         self._check(path)
         try:
-            # Without a checkpoint: a turn of the event loop is a tenth of what a small file takes.
+            # What is in memory needs no thread, and no checkpoint: that is a tenth of what a small file takes.
             file, status = self._files.open_now(path)
         except BlockingIOError:
             file, status = await _in_thread(self._files.open_with_stat, path)

@@ -131,6 +131,8 @@ async def receive_content(data: Stream, upload: Upload, *, is_ascii: bool, repor
             report(count)
             filled += count
             receives += 1
+            if receives == 1 and filled < FIRST_PIECE and data.read_ahead_now(1) and not data.buffered:
+                break  # a small file, whose end has come along with it
             if filled == len(buffer):
                 await pass_on()
                 is_fast = receives <= FEW

@@ -598,7 +598,6 @@ class TestCancelling:
         await put(files, "a", b"a")
         download, upload = await files.open(("a",)), await files.store(("u",))
         for call in (
-            lambda: files.stat(("a",)),
             lambda: files.partial_size(("a",)),
             lambda: files.store(("a",)),
             lambda: files.remove(("a",)),
