@@ -153,7 +153,7 @@ SESSIONS_TABLE = Benchmark(
     ),
     candidates("sessions", SESSIONS, "pyftpdlib"),
     (Target("the slowest takes at most 3 times the fastest", figure("spread"), at_most=3.0),),
-    "200 threads of one client.",
+    "One client reads all of them in turn, 64 KiB at a time.",
 )
 LIST = Benchmark(
     "ftp_list",
