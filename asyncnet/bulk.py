@@ -18,7 +18,6 @@ from asyncnet.receiving import ReceivingHalf
 from asyncnet.transports.base import Data, TruncatedError
 from asyncnet.transports.files import (
     PIECE,
-    WINDOW,
     is_cached,
     load_into_cache,
     read_at,
@@ -91,15 +90,14 @@ class BulkHalf(ReceivingHalf):
     async def _send_file_directly(
         self, transport: SocketTransport, file: BinaryIO, offset: int, count: int, report: Progress
     ) -> int:
-        """By `sendfile`, window by window; returns how many bytes, fewer than `count` if the file ends before."""
+        """By `sendfile`, piece by piece; returns how many bytes, fewer than `count` if the file ends before."""
         done = cached = 0
         while done < count:
             if done == cached:
-                window = min(count - done, WINDOW)
-                if not is_cached(file, offset + done, window):
-                    window = min(window, PIECE)
-                    await trio.to_thread.run_sync(load_into_cache, file, offset + done, window)
-                cached += window
+                piece = min(count - done, PIECE)
+                if not is_cached(file, offset + done, piece):
+                    await trio.to_thread.run_sync(load_into_cache, file, offset + done, piece)
+                cached += piece
                 if count > SMALL_FILE:
                     await trio.lowlevel.checkpoint()
             sent = transport.send_file_now(file, offset + done, cached - done)

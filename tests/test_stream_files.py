@@ -186,7 +186,7 @@ async def test_a_file_that_is_not_in_memory_is_read_by_a_thread_first(
     assert sum(count for _, count in loaded) == len(CONTENT) - 10
 
 
-async def test_whether_a_window_is_in_memory_is_asked_without_waiting(tmp_path: Path) -> None:
+async def test_whether_a_piece_is_in_memory_is_asked_without_waiting(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"x" * 10_000)
     with path.open("rb") as file:
@@ -202,18 +202,18 @@ async def test_whether_a_window_is_in_memory_is_asked_without_waiting(tmp_path: 
         assert files.read_now(pipe, 0, 1) is None
 
 
-async def test_a_window_is_looked_at_in_every_piece(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    missing = 2 * files.PIECE + 5
+async def test_a_piece_is_looked_at_on_both_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[int] = []
 
     def answer(descriptor: int, buffers: list[bytearray], offset: int, flags: int) -> int:
         asked.append(offset)
-        return 0 if offset == missing else 1
+        return 0 if offset == files.PIECE + 5 else 1
 
     monkeypatch.setattr(os, "preadv", answer)
     monkeypatch.setattr(files, "_NOWAIT", 8)
     with (tmp_path / "file").open("wb") as file:
-        assert files.is_cached(file, 6, files.WINDOW) is True
-        assert asked == [6 + index * files.PIECE for index in range(4)] + [5 + files.WINDOW]
-        assert files.is_cached(file, 5, files.WINDOW) is False
+        assert files.is_cached(file, 5, files.PIECE) is True
+        assert asked == [5, 4 + files.PIECE]
+        assert files.is_cached(file, 6, files.PIECE) is False
+        assert files.is_cached(file, files.PIECE + 5, 2) is False
         assert files.is_cached(file, 5, 1) is True

@@ -1,10 +1,10 @@
 """Files on their way out and in: never a wait for the disk on the event loop.
 
-`os.sendfile` on a non-blocking socket still blocks on a page that is not in memory. So a file goes out window by
-window; before each, a byte in every MiB of it and its last one are read with `RWF_NOWAIT`, which fails instead of
-waiting. (One byte would prove one page; read-ahead loads megabytes as a whole, so this is good evidence.) Where a page
-is missing, or the file system cannot say (network file systems, other platforms), a thread reads the next MiB first,
-and that is sent. A tmpfs cannot say either, but has no disk, unless there is swap.
+`os.sendfile` on a non-blocking socket still blocks on a page that is not in memory. So a file goes out piece by piece;
+before each, its first byte and its last one are read with `RWF_NOWAIT`, which fails instead of waiting. (One byte would
+prove one page; read-ahead loads megabytes as a whole, so this is good evidence.) Where a page is missing, or the file
+system cannot say (network file systems, other platforms), a thread reads the piece first, and then it is sent. A tmpfs
+cannot say either, but has no disk, unless there is swap.
 
 On the way in the kernel moves what has arrived into a pipe, on the event loop, and from there into the file, in a
 thread: no byte passes through this process.
@@ -18,22 +18,19 @@ from functools import cache
 from typing import BinaryIO
 
 PIECE = 1 << 20
-"""How much of a file is read at a time, in bytes: before it is sent, or in order to be."""
-
-WINDOW = 4 * PIECE
-"""How much of a file that is in memory is looked at and sent at a time, in bytes, before others have their turn."""
+"""How much of a file is looked at, read or sent at a time, in bytes, before others have their turn: with four times as
+much one of 200 connections got all at six times the speed of another."""
 
 _NOWAIT = getattr(os, "RWF_NOWAIT", None)
 
 
 def is_cached(file: BinaryIO, offset: int, count: int) -> bool:
-    """Whether the window seems to be in memory (see above); False also where nobody knows. Does not wait."""
+    """Whether the piece seems to be in memory (see above); False also where nobody knows. Does not wait."""
     if _NOWAIT is None:
         return False
     byte = [bytearray(1)]
-    last = offset + count - 1
     try:
-        return all(os.preadv(file.fileno(), byte, at, _NOWAIT) == 1 for at in (*range(offset, last, PIECE), last))
+        return all(os.preadv(file.fileno(), byte, at, _NOWAIT) == 1 for at in (offset, offset + count - 1))
     except OSError as exc:  # EAGAIN: not in memory; EOPNOTSUPP: no such question here
         return exc.errno == errno.EOPNOTSUPP and _is_memory(os.fstat(file.fileno()).st_dev)
 
@@ -74,7 +71,7 @@ def read_into_now(file: BinaryIO, offset: int, buffer: memoryview) -> bool:
 
 
 def load_into_cache(file: BinaryIO, offset: int, count: int) -> None:
-    """Read the window so that its pages are in memory. Waits for the disk: call it in a thread."""
+    """Read the piece so that its pages are in memory. Waits for the disk: call it in a thread."""
     read_at(file, offset, count)
 
 
