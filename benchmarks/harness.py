@@ -211,7 +211,7 @@ class Server:
 
     def processor_seconds(self) -> float:
         """The processor time of the process and of those it has started, so far."""
-        return sum(time.clock_gettime(~pid << 3 | PROCESS_CLOCK) for pid in descendants(self.pid))
+        return processor_seconds(self.pid)
 
     def resident_bytes(self) -> int:
         """What the process holds in memory. The kernel's share of a connection is not in it."""
@@ -221,6 +221,15 @@ class Server:
         return int(found[1]) * 1024
 
 
+def processor_seconds(pid: int) -> float:
+    """The processor time of a process and of those it has started, so far, as long as they live."""
+    seconds = 0.0
+    for each in descendants(pid):
+        with suppress(OSError):  # it has just ended
+            seconds += time.clock_gettime(~each << 3 | PROCESS_CLOCK)
+    return seconds
+
+
 PROCESS_CLOCK = 2
 """In the number of a process's clock: all of its threads (clock_getcpuclockid, as Linux makes it)."""
 
@@ -228,9 +237,10 @@ PROCESS_CLOCK = 2
 def descendants(pid: int) -> Iterator[int]:
     """The process, and those that it and they have started."""
     yield pid
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in children.read_text().split():
-            yield from descendants(int(child))
+    with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+        for children in Path(f"/proc/{pid}/task").glob("*/children"):
+            for child in children.read_text().split():
+                yield from descendants(int(child))
 
 
 @contextmanager

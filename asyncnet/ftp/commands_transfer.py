@@ -19,7 +19,7 @@ from asyncnet.ftp.commands_files import perm
 from asyncnet.ftp.control import Control
 from asyncnet.ftp.data import Active, Passive
 from asyncnet.ftp.declarations import Argument, Permission, command
-from asyncnet.ftp.events import Moved, tell
+from asyncnet.ftp.events import Listener, Moved
 from asyncnet.ftp.storage import Entry, Path, Upload
 from asyncnet.ftp.transfer import Transfer, place_of, receive_content, send_content, send_lines
 from asyncnet.ftp.wire import (
@@ -247,10 +247,11 @@ async def _receive(control: Control, verb: str, path: Path, upload: Upload, *, o
                 await upload.abandon(keep=True)
 
 
-async def _tell_moved(control: Control, transfer: Transfer, listener: Callable[..., object] | None) -> None:
-    seconds = trio.current_time() - transfer.started
-    event = Moved(control.user, control.stream.peer, transfer.path, transfer.moved, seconds, control.files)
-    await tell(listener, event)  # type: ignore[arg-type]
+async def _tell_moved(control: Control, transfer: Transfer, listener: Listener[Moved] | None) -> None:
+    if listener is not None:
+        seconds = trio.current_time() - transfer.started
+        event = Moved(control.user, control.stream.peer, transfer.path, transfer.moved, seconds, control.files)
+        await listener(event)
 
 
 # Listings

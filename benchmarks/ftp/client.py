@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.harness import PROCESS_CLOCK, Sample, descendants
+from benchmarks.harness import Sample, processor_seconds
 
 PIECE = 1 << 20
 SMALL = 4096
@@ -244,10 +244,6 @@ KINDS: dict[str, Callable[[int, int], Sample]] = {
     "sessions": sessions,
     "list": list_entries,
 }
-
-
-def processor_seconds(pid: int) -> float:
-    return sum(time.clock_gettime(~one << 3 | PROCESS_CLOCK) for one in descendants(pid))
 
 
 def peak_bytes(pid: int) -> int:
