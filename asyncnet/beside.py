@@ -12,7 +12,7 @@ from asyncnet.limits import Timeouts
 from asyncnet.stream import Stream
 from asyncnet.transports.address import Address
 from asyncnet.transports.connecting import connect_between
-from asyncnet.transports.listening import SocketListener, listen_at
+from asyncnet.transports.listening import BESIDE_BACKLOG, SocketListener, listen_at
 
 
 def listen_beside(stream: Stream, ports: Sequence[int] = ()) -> SocketListener:
@@ -31,7 +31,10 @@ async def accept_beside(stream: Stream, listener: SocketListener, *, timeouts: T
 
 def accept_beside_now(stream: Stream, listener: SocketListener, *, timeouts: Timeouts = Timeouts()) -> Stream | None:
     """The same, if it has come already; else None."""
-    while (transport := listener.accept_now()) is not None:
+    for _ in range(BESIDE_BACKLOG):  # there may always be one stranger more
+        transport = listener.accept_now()
+        if transport is None:
+            break
         if transport.peer.host == stream.hop[1].host:
             return Stream(transport, timeouts)
         transport.drop()

@@ -37,7 +37,7 @@ import trio
 
 from asyncnet.connection import Connection, current_connection
 from asyncnet.endpoints import as_url, listen
-from asyncnet.errors import Draining, EndOfStream, ReceiveTimeout, RemoteProtocolError
+from asyncnet.errors import ConfigurationError, Draining, EndOfStream, ReceiveTimeout, RemoteProtocolError
 from asyncnet.limits import Limits, Timeouts
 from asyncnet.middleware import ConnectionsPerAddress, Middleware
 from asyncnet.printable import printable
@@ -57,7 +57,8 @@ Handler: TypeAlias = Callable[[trio.abc.Stream], Awaitable[object]]
 
 A handler that is an object may also have `refusal` (bytes: what a peer is told on a plain endpoint when there is no
 room), `alpn` (names for TLS), `tls` (a `ServerTLS` for protocols that begin TLS themselves, watched like those of
-endpoints), `url_schemes` (a pair: in the clear and over TLS), `name` (for the log), `logs_requests`
+endpoints), `tls_context_each` (true: each connection's TLS has a context of its own, so that a session which is resumed
+in it is its own), `url_schemes` (a pair: in the clear and over TLS), `name` (for the log), `logs_requests`
 (true: connections that end well are no info, since the handler's own log tells what they did), and may be an async
 context manager, entered before listening and left after the drain.
 """
@@ -156,6 +157,7 @@ class Service:
         """Whether `drain` was called; handlers ask often."""
         self.drain_begun = trio.Event()
         self._refusal: bytes | None = getattr(handler, "refusal", None)
+        self._tls_context_each: bool = getattr(handler, "tls_context_each", False)
         self._level_of_ended = logging.DEBUG if getattr(handler, "logs_requests", False) else logging.INFO
         self._listeners = listeners
         self._proxy_from = proxy_from
@@ -401,8 +403,10 @@ class Service:
 
     async def _begin_tls(self, stream: Stream, tls: ssl.SSLContext | ServerTLS) -> None:
         try:
+            if self._tls_context_each and isinstance(tls, ServerTLS):
+                tls = await trio.to_thread.run_sync(tls.copy)
             await stream.start_tls(tls, server_side=True)
-        except (OSError, RemoteProtocolError, trio.BrokenResourceError) as exc:
+        except (OSError, RemoteProtocolError, trio.BrokenResourceError, ConfigurationError) as exc:
             self.counters.handshakes_failed += 1
             raise _HungUp(f"TLS handshake failed: {exc}") from exc
 

@@ -63,8 +63,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     tls.add_argument(
         "--require-session",
         action="store_true",
-        help="data connections must resume the TLS session of their control connection (on tls:// endpoints: of any), "
-        "so that nobody else can take them",
+        help="data connections must resume their control connection's TLS session, so that nobody else can take them",
     )
 
     data = parser.add_argument_group("data connections")

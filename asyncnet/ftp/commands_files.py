@@ -12,7 +12,6 @@ import re
 import time
 from contextlib import aclosing
 
-from asyncnet.connection import busy
 from asyncnet.ftp import listing
 from asyncnet.ftp.commands_access import facts_feature, session_status
 from asyncnet.ftp.control import Control
@@ -267,8 +266,8 @@ async def hash(control: Control, argument: str) -> Reply:
 
 
 async def _hash(control: Control, path: Path, algorithm: HashAlgorithm, start: int, end: int | None) -> str:
-    with busy():
-        return await control.files.hash(path, algorithm, start, end)
+    """It may take long: nobody hashes for a client that has left."""
+    return await control.while_client_is_there(lambda: control.files.hash(path, algorithm, start, end))
 
 
 @command("RANG", argument=Argument.REQUIRED, help="first last", feature="RANG STREAM")

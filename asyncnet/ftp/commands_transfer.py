@@ -207,7 +207,7 @@ async def store_unique(control: Control, argument: str) -> Reply:
     path = control.resolve(argument)
     folder, stem = (path[:-1], path[-1]) if argument and path else (control.session.folder, "file")
     for attempt in range(10):
-        name = stem if argument and not attempt else f"{stem[:200]}.{secrets.token_hex(8)}"
+        name = stem if argument and not attempt else f"{_cut(stem)}.{secrets.token_hex(8)}"
         try:
             upload = await control.files.store((*folder, name), exclusive=True)
         except FileExistsError:
@@ -215,6 +215,11 @@ async def store_unique(control: Control, argument: str) -> Reply:
         # RFC 1123 section 4.1.2.9 says how the name is told.
         return await _receive(control, "STOU", (*folder, name), upload, opening=f"FILE: {listing.sayable(name)}")
     return Reply.of(450, "No name is free.")
+
+
+def _cut(name: str) -> str:
+    """So much of a name that there is room for more behind it: file systems count bytes."""
+    return name.encode("utf-8", "surrogateescape")[:200].decode("utf-8", "surrogateescape")
 
 
 async def _receive(control: Control, verb: str, path: Path, upload: Upload, *, opening: str = "") -> Reply:

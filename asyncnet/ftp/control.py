@@ -23,7 +23,7 @@ import math
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from contextvars import copy_context
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from asyncnet.ftp.server import FTPHandler
 
 logger = logging.getLogger("asyncnet.ftp")
+
+T = TypeVar("T")
 
 HEAR_AFTER = 0.02
 """When a transfer begins to be interrupted, in seconds: most are over by then, and save the second task, which costs as
@@ -412,6 +414,35 @@ class Control:
             # It has said more before it ended its side: that is answered, and then the end is seen.
         finally:
             self.stream.unread(b"".join(held))
+
+    async def while_client_is_there(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do something that takes long and needs no data connection; given up when the client leaves.
+
+        Commands that come meanwhile wait. Raises `trio.BrokenResourceError` if the client has left.
+        """
+        done: list[T] = []
+        failure: OSError | None = None
+
+        async def watch(scope: trio.CancelScope) -> None:
+            try:
+                await self.stream.wait_for_end(_READ_AHEAD)
+            except trio.BrokenResourceError:
+                pass
+            scope.cancel()
+
+        with busy():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(watch, nursery.cancel_scope)
+                try:
+                    done.append(await work())
+                except OSError as exc:
+                    failure = exc  # raised below, without the nursery's group around it
+                nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        if not done:
+            raise trio.BrokenResourceError("the client has left")
+        return done[0]
 
     def check_client_is_there(self) -> None:
         """Raise `trio.BrokenResourceError` if the client has left the control connection while it sent data.

@@ -7,9 +7,8 @@ What could go wrong, and why it does not:
   soon as it has come. Strangers are sent away, and neither use up the one that is awaited nor, for long, its queue.
 - *An upload that its own client destroys.* One that only writes never reads TLS's tickets, so that the kernel resets
   the connection when it closes: there are none on data connections.
-- *A TLS session of somebody else.* Where sessions are demanded, AUTH TLS gives each control connection a context of its
-  own, in which only its own sessions can be resumed. Those of `tls://` endpoints share one: there any session of this
-  server's will do.
+- *A TLS session of somebody else.* Where sessions are demanded, each control connection has a context of its own, in
+  which only its own sessions can be resumed.
 """
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ class FTPHandler:
     `UserFile("users.toml")`, whose entries say what each may (docs/ftp.md). At least one of the two is needed.
 
     `tls` lets clients begin TLS (AUTH TLS); on `tls://` endpoints it is there from the start. `tls_for_login` and
-    `tls_for_data` demand it; `session_required` has data connections resume the control connection's session (on
-    `tls://` endpoints: any session of this server). `insecure_auth`: passwords may pass in the clear.
+    `tls_for_data` demand it; `session_required` has data connections resume the control connection's session.
+    `insecure_auth`: passwords may pass in the clear.
 
     `passive_ports` are the ports of data connections that clients make, `masquerade` the IPv4 address that they are
     told where this server is behind a NAT. `active` allows connections that we make, to the client alone. `fsync`: an
@@ -98,7 +98,7 @@ class FTPHandler:
         self.tls = tls if tls is None or tls.alpn else tls.copy(alpn=self.alpn)
         self.tls_for_login = tls_for_login
         self.tls_for_data = tls_for_data
-        self.session_required = session_required
+        self.session_required = self.tls_context_each = session_required
         self.insecure_auth = insecure_auth
         self.passive_ports = passive_ports
         self.masquerade = None if masquerade is None else _ipv4(masquerade)

@@ -362,6 +362,32 @@ class TestDataConnections:
                 await peer.expect_all((451, "EPSV"), (451, "PASV"), (257, "PWD"))
 
 
+class TestHashing:
+    async def test_nobody_hashes_for_a_client_that_has_left(self) -> None:
+        begun, given_up = trio.Event(), trio.Event()
+
+        class Slow(MemoryFiles):
+            async def hash(self, *args: Any) -> str:
+                begun.set()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    given_up.set()
+                return ""
+
+        async with logged_in(Slow({"a": b""})) as peer:
+            await peer.stream.send_all(b"HASH a\r\nPWD\r\n")
+            await begun.wait()
+            await peer.stream.aclose()
+            with trio.fail_after(5):
+                await given_up.wait()
+
+    async def test_a_hash_that_does_not_exist_is_told_as_ever(self) -> None:
+        async with logged_in() as peer:
+            await peer.stream.send_all(b"HASH a\r\nPWD\r\n")
+            assert [(await peer.reply()).code for _ in range(2)] == [550, 257]
+
+
 class TestRenaming:
     async def test_who_may_only_rename_replaces_nothing(self) -> None:
         files = MemoryFiles({"a": b"A", "b": b"B"})

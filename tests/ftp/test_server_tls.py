@@ -202,6 +202,28 @@ class TestSessions:
                 assert (await one.reply()).code == 522
                 await data.aclose()
 
+    async def test_nor_is_it_on_a_tls_endpoint(self, certificate: Path, context: ssl.SSLContext) -> None:
+        from asyncnet.service import serve
+
+        server = FTPHandler(MemoryFiles({"a": b"hello"}), anonymous=True, session_required=True)
+        async with trio.open_nursery() as nursery:
+            service = await nursery.start(serve, server, f"tls://127.0.0.1:0?cert={certificate}")
+            place = f"{service.endpoints[0]}?server_name=localhost"
+            async with await connect(place, tls=context) as first, await connect(place, tls=context) as second:
+                one, two = Peer(first, service), Peer(second, service)
+                for peer in (one, two):
+                    await peer.reply()
+                    peer.tls = context
+                    await peer.log_in()
+                assert await one.fetch("RETR a") == b"hello"
+                data = await one.open_data()
+                await one.expect(150, "RETR a")
+                assert two.stream.tls is not None
+                await data.start_tls(context, server_hostname="localhost", session=two.stream.tls.session)
+                assert (await one.reply()).code == 522
+                await data.aclose()
+            nursery.cancel_scope.cancel()
+
 
 async def test_an_upload_without_tlss_closing_message_is_not_whole(tls: ServerTLS, context: ssl.SSLContext) -> None:
     server = handler(tls)
