@@ -64,6 +64,11 @@ class Commands:
         self._no_facts = False  # the server lacks MLSD
 
     @property
+    def lists_everything(self) -> bool:
+        """Whether the last listing has shown all that is there: by MLSD. Many servers leave dot-files out of LIST."""
+        return not self._no_facts
+
+    @property
     def stream(self) -> Stream:
         """The control connection: its addresses, and `stream.tls`."""
         return self._control.stream

@@ -114,7 +114,8 @@ async def mirror_down(
 
     A file is moved when its size differs, or the time of its last change by two seconds or more (where the server can
     tell it exactly); it is resumed where an earlier mirror has broken off in the same file, by that time. With
-    `delete`, what is not there is removed here, last, and only in folders that could be listed whole. A file that
+    `delete`, what is not there is removed here, last, and only in folders that could be listed whole; not dot-files,
+    where the server has no MLSD: LIST mostly hides them. A file that
     fails does not stop the others: `Report.failures` has it. `progress` hears of each file when it is done, `moved` of
     the bytes on the way: path, so far, size.
 
@@ -299,6 +300,8 @@ class _Down(_Tree):
                 self._tell(_below(path, printable(name)), Outcome.FAILED, error=error)
         if self._delete:
             gone = (name for name in had if name not in found and name.removesuffix(PART) not in found)
+            # What may only be hidden there is not removed here.
+            gone = (name for name in gone if ftp.lists_everything or not name.startswith("."))
             self._to_delete += [_below(path, name) for name in gone]
 
     def _pile_up(self, path: str, entry: RemoteEntry, had: os.stat_result | None, suffix: str) -> None:

@@ -412,6 +412,26 @@ async def test_without_exact_times_in_listings_the_server_is_asked(tmp_path: Pat
         assert (tmp_path / "a").stat().st_mtime == OLD
 
 
+async def test_what_list_may_hide_is_not_deleted(tmp_path: Path) -> None:
+    for name in (".hidden", "visible"):
+        (tmp_path / name).write_bytes(b"")
+    async with serving({"pub": None}) as (connect, server):
+
+        async def give(session: Session, path: str) -> None:
+            data = await session.open_data()
+            await data.send_all(b"total 0\r\n")
+            await data.aclose()
+            await session.say(b"226 done\r\n")
+
+        facts = server.answers["MLSD"]
+        server.answers |= {"MLSD": b"500 what?\r\n", "LIST": give}
+        await mirror_down(connect, "pub", tmp_path, delete=True)
+        assert [path.name for path in tmp_path.iterdir()] == [".hidden"]
+        server.answers["MLSD"] = facts
+        await mirror_down(connect, "pub", tmp_path, delete=True)
+        assert not list(tmp_path.iterdir())
+
+
 def plant(folder: Path) -> None:
     (folder / "sub" / "deep").mkdir(parents=True)
     (folder / "a").write_bytes(b"first")
