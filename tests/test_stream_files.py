@@ -6,15 +6,17 @@ Threads read the disk here, so that there is no virtual time in this file.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 import pytest
 import trio
 import trio.testing
 
 from asyncnet.errors import FileShrankError
+from asyncnet.middleware import Bandwidth
 from asyncnet.stream import Stream
 from asyncnet.transports import files
 from tests.pairs import Maker, close_sockets, foreign_pair, memory_pair, over, socket_pair, tcp_pair
@@ -217,3 +219,20 @@ async def test_a_piece_is_looked_at_on_both_ends(monkeypatch: pytest.MonkeyPatch
         assert files.is_cached(file, 6, files.PIECE) is False
         assert files.is_cached(file, files.PIECE + 5, 2) is False
         assert files.is_cached(file, 5, 1) is True
+
+
+async def test_what_follows_a_file_that_was_read_leaves_at_once(file: BinaryIO) -> None:
+    """Behind a file that was sent in full segments, small writes are not held back."""
+    left, right = await over(tcp_pair)()
+    Bandwidth(each=1e12).dress(left)  # so that the file is read
+    received = bytearray()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(left.send_file, file)
+        while len(received) < len(CONTENT):
+            received += await right.receive_some()
+    sock = cast(Any, left)._transport._socket
+    assert not hasattr(socket, "TCP_CORK") or not sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CORK)
+    await left.send_all(b"more")
+    assert await right.receive_exactly(4) == b"more"
+    await left.aclose()
+    await right.aclose()

@@ -125,6 +125,9 @@ class Transport(trio.abc.HalfCloseableStream):
         """How many bytes the peer's side has not confirmed yet, as far as the system tells; else 0."""
         return 0
 
+    def cork(self, on: bool) -> None:
+        """With it on, what is sent leaves in full segments; off again, the rest leaves. Where there is such a thing."""
+
     def take_urgent_inline(self) -> None:
         """Receive TCP's urgent data in its place among the others, where there is such a thing."""
 

@@ -102,6 +102,13 @@ class DescriptorTransport(Transport):
             return 0
         return int(struct.unpack("i", packed)[0])
 
+    def cork(self, on: bool) -> None:
+        if self._descriptor != -1 and hasattr(socket, "TCP_CORK") and self._socket.family != socket.AF_UNIX:
+            try:
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, on)
+            except OSError:
+                pass  # it is broken already
+
     def take_urgent_inline(self) -> None:
         if self._socket.family in (socket.AF_INET, socket.AF_INET6):
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
