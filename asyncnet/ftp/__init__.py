@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from asyncnet.ftp.mirror import mirror_up as mirror_up
     from asyncnet.ftp.mounted_files import MountedFiles as MountedFiles
     from asyncnet.ftp.server import FTPHandler as FTPHandler
+    from asyncnet.ftp.storage import DirectUpload as DirectUpload
     from asyncnet.ftp.storage import Download as Download
     from asyncnet.ftp.storage import Entry as Entry
     from asyncnet.ftp.storage import HashAlgorithm as HashAlgorithm
@@ -67,7 +68,7 @@ else:
             "mirror": ("Outcome", "Step", "mirror_down", "mirror_up"),
             "mounted_files": ("MountedFiles",),
             "server": ("FTPHandler",),
-            "storage": ("Download", "Entry", "HashAlgorithm", "Status", "Storage", "Upload"),
+            "storage": ("DirectUpload", "Download", "Entry", "HashAlgorithm", "Status", "Storage", "Upload"),
             "url": ("FTPURL", "URLError"),
         },
     )

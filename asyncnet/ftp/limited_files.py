@@ -234,12 +234,6 @@ class LimitedUpload:
         self._allowance = 0
         self.replaces = ""
 
-    descriptor = None
-    """What the kernel writes nobody counts."""
-
-    def moved(self, count: int) -> None:
-        """There is no descriptor to move anything to."""
-
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         self.charge(self._upload.size + len(data))
         await self._upload.write(data)

@@ -268,8 +268,6 @@ class MemoryDownload:
 class MemoryUpload:
     """An `Upload` to memory."""
 
-    descriptor = None
-
     def __init__(
         self, folder: _Folder, name: str, content: bytearray, *, exclusive: bool, clock: Callable[[], float]
     ) -> None:
@@ -288,9 +286,6 @@ class MemoryUpload:
         await trio.lowlevel.checkpoint()
         self._check_open()
         self._content += data
-
-    def moved(self, count: int) -> None:
-        """There is no descriptor to move anything to."""
 
     def _check_open(self) -> None:
         if not self._is_open:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import enum
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol, TypeAlias
+from typing import BinaryIO, Protocol, TypeAlias, runtime_checkable
 
 Path: TypeAlias = tuple[str, ...]
 """Names from the root."""
@@ -96,16 +96,6 @@ class Upload(Protocol):
         """Append `data`, all of it. When it raises or is cancelled, any part of `data` may have been written."""
         ...
 
-    @property
-    def descriptor(self) -> int | None:
-        """A regular file that holds the bytes so far, to which more may be written at `size`, as long as `moved` is
-        told; None: there is none at the moment. So that the kernel can move large uploads."""
-        ...
-
-    def moved(self, count: int) -> None:
-        """So many bytes were written to `descriptor`."""
-        ...
-
     async def commit(self) -> Status:
         """Have the file take its name, in one step and in the place of what has that name.
 
@@ -117,6 +107,21 @@ class Upload(Protocol):
     async def abandon(self, *, keep: bool) -> None:
         """The file will not be whole. With `keep`, what has come stays for an upload that resumes, where nothing else
         has the name and the storage can; else it goes. Does its work also when cancelled."""
+        ...
+
+
+@runtime_checkable
+class DirectUpload(Protocol):
+    """What an upload may offer besides, so that the kernel can move large ones into their file."""
+
+    @property
+    def descriptor(self) -> int | None:
+        """A regular file that holds the bytes so far, to which more may be written at `size`, as long as `moved` is
+        told; None: there is none at the moment."""
+        ...
+
+    def moved(self, count: int) -> None:
+        """So many bytes were written to `descriptor`."""
         ...
 
 

@@ -11,7 +11,7 @@ import trio
 
 from asyncnet.errors import FileShrankError, ReceiveTimeout
 from asyncnet.ftp.ascii import FromNetwork, to_network
-from asyncnet.ftp.storage import Download, Path, Upload
+from asyncnet.ftp.storage import DirectUpload, Download, Path, Upload
 from asyncnet.replies import Reply
 from asyncnet.stream import Stream
 
@@ -158,8 +158,10 @@ async def _receive_by_the_kernel(data: Stream, upload: Upload, report: Report, t
     """
     count = PIECE
     while count >= PIECE // FEW:
+        if not isinstance(upload, DirectUpload) or not data.can_receive_to_file:
+            return False
         descriptor = upload.descriptor
-        if descriptor is None or not data.can_receive_to_file:
+        if descriptor is None:
             return False
         data.deadline = trio.current_time() + timeout
         count = await data.receive_to_file(descriptor, upload.size)
