@@ -218,6 +218,14 @@ class Control:
             return doubtful  # that was the transfer's, and this is a NOOP's
         return reply
 
+    async def hear_transfer(self) -> Reply | None:
+        """What the server says of a transfer that waits for its data connection: the final reply, or None for a 1xx."""
+        reply = await self.receive()
+        if reply.is_preliminary:
+            return None
+        self._owed -= 1
+        return reply
+
     async def receive_final(self) -> Reply:
         """The next reply that is not 1xx."""
         for _ in range(MAX_PRELIMINARY):

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from asyncnet.alarms import set_alarm
-from asyncnet.beside import accept_beside, connect_beside, listen_beside
+from asyncnet.beside import accept_beside, accept_beside_now, connect_beside, listen_beside
 from asyncnet.endpoints import connect
 from asyncnet.errors import LocalProtocolError, RemoteProtocolError
 from asyncnet.ftp.client_control import Control, KeepAlive, NotSupported, ReplyError, describe, error_for
@@ -76,13 +76,18 @@ class Opening:
         self._stream = stream
         self._listener = listener
 
-    async def finish(self) -> Stream:
-        """The stream, after the server has said that it begins."""
+    async def finish(self, command: str) -> Stream:
+        """The stream, after the server has said that it begins `command`.
+
+        Raises ReplyError if it says its last reply instead, which is then settled.
+        """
         timeout = self._control.timeout
         if self._listener is not None:
             with trio.move_on_after(timeout):
-                waits = Timeouts(send=timeout)
-                self._stream = await accept_beside(self._control.stream, self._listener, timeouts=waits)
+                while not await self._accept(self._listener):
+                    reply = await self._control.hear_transfer()
+                    if reply is not None:
+                        raise error_for(reply, command)
             await trio.aclose_forcefully(self._listener)
         if self._stream is None:
             raise TimeoutError(f"the FTP server has not connected for {timeout:g} seconds")
@@ -95,6 +100,34 @@ class Opening:
                 timeout=timeout,
             )
         return self._stream
+
+    async def _accept(self, listener: SocketListener) -> bool:
+        """Whether the server has connected; False: it says something on the control connection instead."""
+        control, waits = self._control.stream, Timeouts(send=self._control.timeout)
+        failure: OSError | None = None
+
+        async def watch(scope: trio.CancelScope) -> None:
+            try:
+                control.unread(bytes(await control.receive_some()))
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                pass  # whoever receives next is told
+            scope.cancel()
+
+        if not control.buffered:
+            control.deadline = math.inf
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(watch, nursery.cancel_scope)
+                try:
+                    self._stream = await accept_beside(control, listener, timeouts=waits)
+                except OSError as exc:
+                    failure = exc  # raised below, without the nursery's group around it
+                nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        if self._stream is None:
+            # What it says may be the end of a short file, whose connection came before.
+            self._stream = accept_beside_now(control, listener, timeouts=waits)
+        return self._stream is not None
 
     async def abort(self) -> None:
         """Give it up, so that the server sees a reset."""
@@ -195,7 +228,9 @@ async def transfer(
                 raise error_for(reply, f"REST {offset}")
         reply = await control.begin_transfer(verb, argument)
         try:
-            stream = await opening.finish()
+            stream = await opening.finish(describe(verb, argument))
+        except ReplyError:
+            raise  # it is settled
         except BaseException as exc:
             control.abandon_transfer()
             if rules.tls is not None and isinstance(exc, (OSError, trio.BrokenResourceError)) and not _is_ours(exc):

@@ -149,6 +149,42 @@ async def test_a_server_that_does_not_connect_is_not_waited_for() -> None:
         assert await ftp.size("hello") == 12
 
 
+async def test_a_server_that_cannot_connect_says_so_and_is_heard_at_once() -> None:
+    async def fail(session: Session, path: str) -> None:
+        await session.say(b"150 soon\r\n")
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await session.say(b"150 patience\r\n")
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await session.say(b"425 cannot connect\r\n")
+
+    async with connected(active=True) as (ftp, server):
+        server.answers["RETR"] = fail
+        with pytest.raises(TransientReplyError, match="cannot connect"):
+            await fetch(ftp)
+        server.answers["RETR"] = b"150 soon\r\n425 cannot connect\r\n"
+        with pytest.raises(TransientReplyError, match="cannot connect"):
+            await fetch(ftp)
+        assert await ftp.size("hello") == 12
+        assert "ABOR" not in server.commands
+
+
+async def test_an_active_connection_that_comes_after_a_while_is_taken() -> None:
+    async def retrieve_late(session: Session, path: str) -> None:
+        await session.say(b"150 soon\r\n")
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await session.say(b"150 patience\r\n")
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        data = await session.open_data()
+        await data.send_all(b"late")
+        await data.aclose()
+        await session.say(b"226 done\r\n")
+
+    async with connected(active=True) as (ftp, server):
+        server.answers["RETR"] = retrieve_late
+        assert await fetch(ftp) == b"late"
+        assert await ftp.size("hello") == 12
+
+
 @pytest.mark.parametrize("active", [False, True])
 async def test_over_ipv6_there_are_the_extended_commands_alone(active: bool) -> None:
     async with running(host="[::1]") as server:
