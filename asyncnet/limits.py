@@ -6,7 +6,25 @@ Sizes are bytes, times are seconds. `math.inf` switches a timeout off.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
+
+
+def check_sizes(limits: Any, *, may_be_zero: Collection[str] = ()) -> None:
+    """Raise ValueError if a field of `limits`, a dataclass with slots, is less than 1; of those named, less than 0."""
+    for name in limits.__slots__:
+        least, value = 0 if name in may_be_zero else 1, getattr(limits, name)
+        if value < least:
+            raise ValueError(f"{type(limits).__name__}.{name} must be at least {least}, not {value!r}")
+
+
+def check_times(timeouts: Any) -> None:
+    """Raise ValueError if a field of `timeouts`, a dataclass with slots, is not positive."""
+    for name in timeouts.__slots__:
+        value = getattr(timeouts, name)
+        if math.isnan(value) or value <= 0:
+            raise ValueError(f"{type(timeouts).__name__}.{name} must be positive, not {value!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +45,7 @@ class Limits:
     """Connections accepted in a row before the others get a turn."""
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
-            if getattr(self, name) < 1:
-                raise ValueError(f"Limits.{name} must be at least 1, not {getattr(self, name)!r}")
+        check_sizes(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +66,4 @@ class Timeouts:
     """From `drain()` to the cancelling of what still runs: shorter than the 30 s that process managers allow."""
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if math.isnan(value) or value <= 0:
-                raise ValueError(f"Timeouts.{name} must be positive, not {value!r}")
+        check_times(self)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from asyncnet.ftp.client import ReplyError as ReplyError
     from asyncnet.ftp.client import ServiceClosing as ServiceClosing
     from asyncnet.ftp.client import TransientReplyError as TransientReplyError
+    from asyncnet.ftp.client import URLError as URLError
     from asyncnet.ftp.client_listing import EntryKind as EntryKind
     from asyncnet.ftp.client_listing import RemoteEntry as RemoteEntry
     from asyncnet.ftp.client_listing import is_safe_name as is_safe_name
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from asyncnet.ftp.storage import Storage as Storage
     from asyncnet.ftp.storage import Upload as Upload
     from asyncnet.ftp.url import FTPURL as FTPURL
-    from asyncnet.ftp.url import URLError as URLError
 else:
     from asyncnet.lazy import lazy_names
 
@@ -58,6 +58,7 @@ else:
                 "ReplyError",
                 "ServiceClosing",
                 "TransientReplyError",
+                "URLError",
             ),
             "client_listing": ("EntryKind", "RemoteEntry", "is_safe_name"),
             "events": ("Changed", "LoggedIn", "Moved"),
@@ -69,6 +70,6 @@ else:
             "mounted_files": ("MountedFiles",),
             "server": ("FTPHandler",),
             "storage": ("DirectUpload", "Download", "Entry", "HashAlgorithm", "Status", "Storage", "Upload"),
-            "url": ("FTPURL", "URLError"),
+            "url": ("FTPURL",),
         },
     )

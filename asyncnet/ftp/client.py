@@ -53,12 +53,13 @@ from asyncnet.ftp.client_listing import (
     parse_facts,
     parse_list_line,
 )
-from asyncnet.ftp.url import FTPURL, URLError, parse_url
+from asyncnet.ftp.url import FTPURL, parse_url
 from asyncnet.ftp.wire import MAX_LINE, parse_time, unquote
 from asyncnet.limits import Timeouts
 from asyncnet.stream import Stream
 from asyncnet.transports.authority import format_authority
 from asyncnet.transports.certificates import client_context
+from asyncnet.urls import URLError
 
 if TYPE_CHECKING:
     import ssl

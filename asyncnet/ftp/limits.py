@@ -5,10 +5,10 @@ Sizes are bytes, times are seconds; `math.inf` switches a time limit off.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from asyncnet.ftp.wire import MAX_LINE
+from asyncnet.limits import check_sizes, check_times
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,7 @@ class FTPLimits:
     """The largest file that SIZE counts in TYPE A, for which all of it has to be read."""
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
-            if getattr(self, name) < 1:
-                raise ValueError(f"FTPLimits.{name} must be at least 1, not {getattr(self, name)!r}")
+        check_sizes(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,4 @@ class FTPTimeouts:
     """Without a byte on a data connection that receives; one that sends has `Timeouts.send`."""
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if math.isnan(value) or value <= 0:
-                raise ValueError(f"FTPTimeouts.{name} must be positive, not {value!r}")
+        check_times(self)

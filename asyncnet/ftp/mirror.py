@@ -15,6 +15,7 @@ import errno
 import os
 import shutil
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Container
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field, replace
@@ -158,7 +159,7 @@ _FAILURES = (AsyncnetError, OSError, ValueError, trio.BrokenResourceError, trio.
 """How a job may fail with the others going on."""
 
 
-class _Tree:
+class _Tree(ABC):
     """What both ways share: the pile of jobs, the workers, the report. `remote` and `local` are the two roots."""
 
     def __init__(self, remote: str, local: Path, delete: bool, progress: Told | None, moved: Moved | None) -> None:
@@ -184,13 +185,13 @@ class _Tree:
         await self._finish(connect, connections)
         return self._report
 
+    @abstractmethod
     async def _root(self, ftp: FTPClient) -> None:
         """Compare the roots."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def _finish(self, connect: Connect, connections: int) -> None:
         """Delete what is to go, when all else is done."""
-        raise NotImplementedError
 
     # The pile and its workers
 

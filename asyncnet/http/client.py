@@ -39,10 +39,11 @@ from asyncnet.http.decoding import accepted_codings
 from asyncnet.http.messages import FileBody, HeaderItems, Headers
 from asyncnet.http.pool import Pool
 from asyncnet.http.proxies import Proxies
-from asyncnet.http.url import URL, URLError, parse_url
+from asyncnet.http.url import URL, parse_url
 from asyncnet.printable import printable
 from asyncnet.stream import Stream
 from asyncnet.transports.tunnels import ProxyKind
+from asyncnet.urls import URLError
 
 if TYPE_CHECKING:
     import ssl

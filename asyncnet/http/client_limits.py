@@ -6,10 +6,10 @@ Sizes are bytes, times are seconds; `math.inf` switches a time limit off.
 from __future__ import annotations
 
 import enum
-import math
 from dataclasses import dataclass
 
 from asyncnet.errors import AsyncnetError
+from asyncnet.limits import check_sizes, check_times
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,7 @@ class ClientLimits:
     """What is read and thrown away of a redirect's body, to keep the connection."""
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
-            if getattr(self, name) < (0 if name in ("interim", "content", "unread") else 1):
-                raise ValueError(f"ClientLimits.{name} is too small: {getattr(self, name)!r}")
+        check_sizes(self, may_be_zero=("interim", "content", "unread"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +63,7 @@ class ClientTimeouts:
     """How long an idle connection is used again after its last response; load balancers close theirs at 60 s."""
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if math.isnan(value) or value <= 0:
-                raise ValueError(f"ClientTimeouts.{name} must be positive, not {value!r}")
+        check_times(self)
 
 
 class Phase(enum.Enum):

@@ -31,6 +31,7 @@ import trio
 from asyncnet.http.messages import Request
 from asyncnet.http.multipart import MultipartDecoder, PartBegin, PartEnd, is_boundary, parse_parameters, utf8
 from asyncnet.http.wire import RequestError
+from asyncnet.limits import check_sizes
 
 T = TypeVar("T")
 
@@ -67,9 +68,7 @@ class FormLimits:
     """A file, before it goes to disk."""
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
-            if getattr(self, name) < 0:
-                raise ValueError(f"FormLimits.{name} is negative: {getattr(self, name)!r}")
+        check_sizes(self, may_be_zero=self.__slots__)
 
 
 class MissingField(RequestError, KeyError):

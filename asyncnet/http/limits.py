@@ -5,8 +5,9 @@ Sizes are bytes, times are seconds; `math.inf` switches a time limit off.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+
+from asyncnet.limits import check_sizes, check_times
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +34,7 @@ class HTTPLimits:
     """Requests on one connection, so that long-lived ones spread again after a new process has come up."""
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
-            if getattr(self, name) < (0 if name in ("body", "unread") else 1):
-                raise ValueError(f"HTTPLimits.{name} is too small: {getattr(self, name)!r}")
+        check_sizes(self, may_be_zero=("body", "unread"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,4 @@ class HTTPTimeouts:
     """Bytes per second: slower than any link people upload over, and it ends the byte-a-second attack."""
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if math.isnan(value) or value <= 0:
-                raise ValueError(f"HTTPTimeouts.{name} must be positive, not {value!r}")
+        check_times(self)

@@ -1,37 +1,27 @@
 """URLs of http and https, read strictly (RFC 3986, RFC 9110 section 4.2). Pure; used by the client and its transports.
 
 Two programs that read one URL differently are how requests reach hosts that a filter had refused. So what is unclear
-is refused: backslashes, blanks, controls, escapes in the host, numbers that only C libraries take for an address.
-Letters beyond ASCII are for people: a host goes through IDNA (UTS 46), a path is percent-encoded as UTF-8.
+is refused (`asyncnet.urls`). Letters beyond ASCII are for people: in a path they are percent-encoded as UTF-8.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote, urljoin
 
-from asyncnet.errors import LocalProtocolError, RemoteProtocolError
+from asyncnet.errors import RemoteProtocolError
 from asyncnet.printable import printable
-from asyncnet.transports.authority import format_authority, name_problem
+from asyncnet.transports.authority import format_authority
+from asyncnet.urls import URLError, authority, check_characters, check_escapes, host_and_port, shown, split_url
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
-# RFC 3986 appendix B, for the kind that has an authority.
-_split = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^?#]*)(\?[^#]*)?(?:#.*)?", re.DOTALL).fullmatch
-_find_unsafe = re.compile(r"[\x00-\x20\x7f-\x9f\\\ud800-\udfff\u2028\u2029]").search
-_find_bad_escape = re.compile(r"%(?![0-9A-Fa-f]{2})").search
 # What neither a path nor a query may hold as it is (RFC 3986 section 3.3); brackets and | pass, as in browsers.
 _to_encode = re.compile(r"[^!$%&\'()*+,\-./0-9:;=?@A-Z\[\]_a-z|~]")
 _has_control = re.compile(r"[\x00-\x1f\x7f-\x9f]").search
-_is_port = re.compile(r"[0-9]{1,5}").fullmatch
-
-
-class URLError(LocalProtocolError, ValueError):
-    """A URL is wrong, or of a scheme that is not ours. The message shows no password."""
 
 
 class Origin(NamedTuple):
@@ -66,9 +56,7 @@ class URL:
     @cached_property
     def authority(self) -> str:
         """The Host field (RFC 9110 section 7.2): the port only where it is not the scheme's own."""
-        if self.port == DEFAULT_PORTS[self.scheme]:
-            return f"[{self.host}]" if ":" in self.host else self.host
-        return format_authority(self.host, self.port)
+        return authority(self.host, self.port, DEFAULT_PORTS[self.scheme])
 
     @cached_property
     def path(self) -> str:
@@ -98,73 +86,24 @@ class URL:
 @lru_cache(maxsize=1024)
 def parse_url(text: str) -> URL:
     """Read a URL with a scheme and a host. Raises URLError, which says what is wrong with it."""
-    match = _split(text)
-    if match is None:
-        raise URLError(f"{_shown(text)}: a URL begins with http:// or https://")
-    scheme, authority, path, query = match[1].lower(), match[2], match[3], match[4] or ""
+    parts = split_url(text)
+    if parts is None:
+        raise URLError(f"{shown(text)}: a URL begins with http:// or https://")
+    scheme, place, rest = parts
     if scheme not in DEFAULT_PORTS:
-        raise URLError(f"{_shown(text)}: the scheme {scheme} is not known here, but http and https")
-    unsafe = _find_unsafe(text)
-    if unsafe is not None:
-        hint = ": a blank is %20" if unsafe[0] == " " else ""
-        raise URLError(f"{_shown(text)}: {unsafe[0]!a} may not stand in a URL{hint}")
-    userinfo, at, place = authority.rpartition("@")
-    host, port = _host_and_port(place, text, DEFAULT_PORTS[scheme])
-    target = (path or "/") + query
-    if _find_bad_escape(target) or _find_bad_escape(userinfo):
-        raise URLError(f"{_shown(text)}: two hexadecimal digits follow a %; the % itself is %25")
+        raise URLError(f"{shown(text)}: the scheme {scheme} is not known here, but http and https")
+    check_characters(text)
+    userinfo, at, place = place.rpartition("@")
+    host, port = host_and_port(text, place, DEFAULT_PORTS[scheme])
+    target = rest if rest.startswith("/") else f"/{rest}"
+    check_escapes(text, target, userinfo)
     target = _to_encode.sub(lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode()), target)
     if not at:
         return URL(scheme, host, port, target)
     try:
         user, password = (unquote(part, errors="strict") for part in userinfo.partition(":")[::2])
     except UnicodeDecodeError:
-        raise URLError(f"{_shown(text)}: user or password is not UTF-8") from None
+        raise URLError(f"{shown(text)}: user or password is not UTF-8") from None
     if ":" in user or _has_control(user + password):
-        raise URLError(f"{_shown(text)}: a colon in the user, or a control character in user or password")
+        raise URLError(f"{shown(text)}: a colon in the user, or a control character in user or password")
     return URL(scheme, host, port, target, user, password)
-
-
-def _host_and_port(place: str, text: str, default: int) -> tuple[str, int]:
-    if place.startswith("["):
-        literal, bracket, rest = place[1:].partition("]")
-        try:
-            host = str(ipaddress.IPv6Address(literal))
-        except ValueError:
-            raise URLError(f"{_shown(text)}: brackets hold an IPv6 address") from None
-        if "%" in host or not bracket or (rest and not rest.startswith(":")):
-            raise URLError(f"{_shown(text)}: brackets hold an IPv6 address, and a colon and the port may follow")
-        port = rest[1:]
-    else:
-        host, _, port = place.partition(":")
-        host = _name(host, text)
-    if not port:
-        return host, default
-    if _is_port(port) is None or not 1 <= int(port) <= 65535:
-        raise URLError(f"{_shown(text)}: a port is a number from 1 to 65535")
-    return host, int(port)
-
-
-def _name(host: str, text: str) -> str:
-    if not host:
-        raise URLError(f"{_shown(text)}: the host is missing")
-    if not host.isascii():
-        import idna  # It comes with Trio, and few hosts need it.
-
-        try:
-            host = idna.encode(host, uts46=True).decode("ascii")
-        except idna.IDNAError as error:
-            raise URLError(f"{_shown(text)}: the host cannot be encoded: {error}") from None
-    problem = name_problem(host)
-    if problem is not None:
-        raise URLError(f"{_shown(text)}: {problem}")
-    return host.lower()
-
-
-def _shown(text: str) -> str:
-    """`text` for a message: printable, of bounded length, and without what stands before an @."""
-    scheme, slashes, rest = text.partition("://")
-    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    if "@" in authority:
-        rest = "***@" + rest[authority.rindex("@") + 1 :]
-    return ascii(f"{scheme}{slashes}{rest}"[:200])[1:-1]

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncnet.ftp.url import FTPURL, URLError, parse_url
+from asyncnet.ftp.url import FTPURL, parse_url
+from asyncnet.urls import URLError
 
 
 @pytest.mark.parametrize(

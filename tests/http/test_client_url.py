@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from asyncnet.errors import EndpointError, RemoteProtocolError
 from asyncnet.http.proxies import Proxies
-from asyncnet.http.url import Origin, URLError, parse_url
+from asyncnet.http.url import Origin, parse_url
+from asyncnet.urls import URLError
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,9 @@ def test_user_and_password_are_read_and_never_shown() -> None:
     assert "p:@" not in repr(url) + str(url)
     with pytest.raises(URLError) as caught:
         parse_url("http://user:hunter2@exa mple.org/")
+    assert "hunter2" not in str(caught.value)
+    with pytest.raises(URLError) as caught:
+        parse_url("http://user:hunter2/@example.org/")  # the slash should be %2F
     assert "hunter2" not in str(caught.value)
 
 

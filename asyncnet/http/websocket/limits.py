@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from asyncnet.limits import check_sizes, check_times
+
 
 @dataclass(frozen=True, slots=True)
 class WebSocketLimits:
@@ -21,9 +23,7 @@ class WebSocketLimits:
     """Pings and pongs in `CONTROL_WINDOW` seconds. Keep-alive sends one in twenty."""
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
-            if getattr(self, name) < 1:
-                raise ValueError(f"WebSocketLimits.{name} must be at least 1, not {getattr(self, name)!r}")
+        check_sizes(self)
 
 
 CONTROL_WINDOW = 10.0
@@ -46,7 +46,4 @@ class WebSocketTimeouts:
     """For the closing handshake."""
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if math.isnan(value) or value <= 0:
-                raise ValueError(f"WebSocketTimeouts.{name} must be positive, not {value!r}")
+        check_times(self)
