@@ -5,6 +5,7 @@ from __future__ import annotations
 import ftplib
 import io
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -179,6 +180,8 @@ def test_tls_that_is_required_is_required_for_login_and_data(root: Path, users: 
 
 
 def test_curl_speaks_all_three_ways_at_once(root: Path, certificate: Path) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
     endpoints = ("tcp://127.0.0.1:0", "tls://127.0.0.1:0")
     words = ("--root", root, "--anonymous", "--write", "--cert", certificate, "--require-session")
     with serving("ftp", *endpoints, *words, endpoints=2) as service:
