@@ -43,7 +43,7 @@ class DNSResolver:
             import dns.asyncresolver
             import dns.resolver
         except ImportError as exc:
-            raise ConfigurationError('mail exchangers are found by dnspython: pip install "asyncnet[smtp]"') from exc
+            raise ConfigurationError('mail exchangers are found by dnspython: pip install "asyncnet[relay]"') from exc
         try:
             stub = dns.asyncresolver.Resolver(configure=not self._servers)
         except dns.resolver.NoResolverConfiguration as exc:
