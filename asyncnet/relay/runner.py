@@ -1,8 +1,7 @@
-"""`Relay`: takes what is due from the queue and hands it over, as many messages at a time as may be.
+"""`Relay`: keeps mail in a queue and hands it over where it belongs, as many messages at a time as may be.
 
-    async with open_queue(spool, destination_of=routes.destination_of) as queue:
-        async with running_relay(Relay(queue, routes, host="mail.example.org")):
-            await serve(SMTPHandler(queue), "tcp://0.0.0.0:25")
+    async with Relay("/var/spool/asyncnet", routes, host="mail.example.org") as relay:
+        await serve(SMTPHandler(relay), "tcp://0.0.0.0:25")
 
 Theory of operation
 ===================
@@ -25,21 +24,27 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from os import PathLike
+from types import TracebackType
+from typing import Self
 
 import trio
 from trio.lowlevel import ParkingLot
 
 from asyncnet.limits import check_sizes, check_times
+from asyncnet.relay.limits import QueueLimits
 from asyncnet.relay.messages import Claim, DamagedContent, Gone, QueuedRecipient
-from asyncnet.relay.queue import Queue
+from asyncnet.relay.queue import Queue, open_queue
 from asyncnet.relay.reporter import Reporter
+from asyncnet.relay.retry import RetryPolicy
 from asyncnet.relay.routes import Routes
 from asyncnet.relay.targets import Courier, Parcel, Unreachable, Verdict
-from asyncnet.smtp.delivery import Refused
+from asyncnet.smtp.delivery import Client, Refused, Transaction
+from asyncnet.smtp.envelope import Envelope
 from asyncnet.smtp.wire import coded
 
 logger = logging.getLogger("asyncnet.relay")
@@ -118,29 +123,68 @@ class _Lane:
 
 
 class Relay:
-    """Hands over the mail in `queue`, where `routes` lead. `host` is what reports call us. It runs once."""
+    """A relay whose queue is in the folder `spool`; its mail goes where `routes` lead. `host` is what reports call us.
+
+    It is a `smtp.delivery.Delivery`, and works within `async with`, once. What is being handed over at the end of the
+    block has `RelayTimes.end` to come to its end; the rest is there for the next relay.
+
+    Entering it raises what `open_queue` raises.
+    """
 
     def __init__(
         self,
-        queue: Queue,
+        spool: str | PathLike[str],
         routes: Routes,
         *,
         host: str,
+        retry: RetryPolicy = RetryPolicy(),
+        queue_limits: QueueLimits = QueueLimits(),
         limits: RelayLimits = RelayLimits(),
         times: RelayTimes = RelayTimes(),
+        clock: Callable[[], float] | None = None,
     ) -> None:
-        self._queue = queue
+        """`clock` is for tests."""
+        self._open = partial(
+            open_queue, spool, retry=retry, limits=queue_limits, destination_of=routes.destination_of, clock=clock
+        )
         self._routes = routes
-        self._reporter = Reporter(queue, host)
+        self._host = host
         self._limits = limits
         self._times = times
         self._lanes: dict[str, _Lane] = {}
         self._out = 0  # claims
         self._has_room = trio.Event()
         self._work_scopes: set[trio.CancelScope] = set()
+        self._stack = AsyncExitStack()
+        self._queue: Queue | None = None
 
-    async def run(self) -> None:
-        """Hand over until cancelled. What is under way then has `RelayTimes.end` to come to its end."""
+    @property
+    def queue(self) -> Queue:
+        """Its queue. Only within `async with`."""
+        assert self._queue is not None, "a relay works within `async with`"
+        return self._queue
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            self._queue = await stack.enter_async_context(self._open())
+            nursery = await stack.enter_async_context(trio.open_nursery())
+            stack.callback(nursery.cancel_scope.cancel)
+            nursery.start_soon(self._run)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return await self._stack.__aexit__(kind, exc, traceback)
+
+    async def start(self, envelope: Envelope, client: Client) -> Transaction:
+        """As `smtp.delivery` has it: what is committed is in the queue."""
+        return await self.queue.start(envelope, client)
+
+    async def _run(self) -> None:
+        """Hand over until cancelled."""
+        queue = self.queue
         async with trio.open_nursery() as nursery:
             try:
                 while True:
@@ -149,12 +193,12 @@ class Relay:
                         self._has_room = trio.Event()
                         await self._has_room.wait()
                         continue
-                    claims = await self._queue.claim(room, per_destination=self._limits.per_destination)
+                    claims = await queue.claim(room, per_destination=self._limits.per_destination)
                     for claim in claims:
                         self._send_out(claim, nursery)
                     if not claims:
                         self._lanes = {name: lane for name, lane in self._lanes.items() if lane.is_of_use}
-                        await self._queue.wait()
+                        await queue.wait()
             finally:
                 self._end()
 
@@ -162,7 +206,7 @@ class Relay:
         """What nobody has begun with stays in the queue; what somebody has, comes to its end."""
         for lane in self._lanes.values():
             for claim in lane.close():
-                self._queue.release(claim)
+                self.queue.release(claim)
         for scope in self._work_scopes:
             scope.deadline = trio.current_time() + self._times.end
 
@@ -201,14 +245,14 @@ class Relay:
             claim.message.envelope,
             tuple(each.recipient for each in mine),
             claim.message.size,
-            partial(self._queue.read, claim),
+            partial(self.queue.read, claim),
         )
-        is_noted = False
+        reporter, is_noted = Reporter(self.queue, self._host), False
         try:
             verdicts = await self._verdicts(lane, courier, parcel, claim.message.id)
             while not is_noted:
                 try:
-                    await self._reporter.note(claim, mine, verdicts)
+                    await reporter.note(claim, mine, verdicts)
                     is_noted = True
                 except (Refused, OSError) as exc:
                     logger.error("%s: what became of it cannot be noted: %s", claim.message.id, exc)
@@ -217,7 +261,7 @@ class Relay:
             is_noted = True  # the queue has noted that, and said so
         finally:
             if not is_noted:
-                self._queue.release(claim)
+                self.queue.release(claim)
 
     def _is_of(self, lane: _Lane, queued: QueuedRecipient) -> bool:
         return self._routes.destination_of(queued.recipient.address) == lane.destination
@@ -236,14 +280,3 @@ class Relay:
                 logger.exception("%s: it could not be handed over to %s", id, lane.destination)
                 return [Verdict(coded(451, "4.3.0", "An internal error.")) for _ in parcel.recipients]
         return [Verdict(lane.down.reply, lane.down.host) for _ in parcel.recipients]
-
-
-@asynccontextmanager
-async def running_relay(relay: Relay) -> AsyncIterator[None]:
-    """Have `relay` run for as long as the block lasts, and end in good order."""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(relay.run)
-        try:
-            yield
-        finally:
-            nursery.cancel_scope.cancel()

@@ -16,7 +16,7 @@ from asyncnet.relay.admin import open_admin
 from asyncnet.relay.queue import Queue, open_queue
 from asyncnet.relay.retry import HOUR
 from asyncnet.relay.routes import Routes
-from asyncnet.relay.runner import Relay, RelayLimits, RelayTimes, running_relay
+from asyncnet.relay.runner import Relay, RelayLimits, RelayTimes
 from asyncnet.relay.targets import Parcel, Unreachable, Verdict
 from asyncnet.smtp.address import MailAddress
 from asyncnet.smtp.delivery import Refused
@@ -134,9 +134,8 @@ async def relayed(
     folder: Path, limits: RelayLimits = RelayLimits(), times: RelayTimes = QUICK, **hosts: Host
 ) -> AsyncIterator[Relayed]:
     routes = Hosts(**hosts)
-    async with open_queue(folder, clock=Clock(), destination_of=routes.destination_of) as queue:
-        async with running_relay(Relay(queue, routes, host="mail.example.net", limits=limits, times=times)):
-            yield Relayed(queue, routes, folder)
+    async with Relay(folder, routes, host="mail.example.net", limits=limits, times=times, clock=Clock()) as relay:
+        yield Relayed(relay.queue, routes, folder)
 
 
 class TestDelivery:
