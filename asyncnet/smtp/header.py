@@ -19,7 +19,10 @@ class HeaderTooLong(Exception):
 
 
 class HeaderWatch:
-    """Holds a message's header back until it is whole: `feed` what comes, `finish` at the end."""
+    """Holds a message's header back until it is whole: `feed` what comes, `finish` at the end.
+
+    `limit` in bytes is for all of it with the line behind it, which tells that it has ended.
+    """
 
     def __init__(self, limit: int) -> None:
         self.is_whole = False
@@ -40,7 +43,8 @@ class HeaderWatch:
             fields = _match_fields(held, self._read)
             assert fields is not None, "the pattern matches nothing at all"
             self._read = fields.end()
-            if held.find(b"\n", self._read) >= 0:
+            end = held.find(b"\n", self._read)
+            if 0 <= end < self._limit:
                 return self._end()
         if len(held) > self._limit:
             raise HeaderTooLong
@@ -51,8 +55,6 @@ class HeaderWatch:
         return self._end()
 
     def _end(self) -> bytes:
-        if self._read > self._limit:
-            raise HeaderTooLong
         self.is_whole = True
         self.names = [name.lower() for name in _find_names(self._held[: self._read])]
         held, self._held = self._held, b""
