@@ -26,6 +26,7 @@ _match_command = re.compile(rb"([!-~]{3,40})(?: ([^\0\r\n]*))?\r?\n?", re.DOTALL
 _match_reply = re.compile(rb"(\+OK|-ERR)(?: ([^\0]*))?", re.DOTALL).fullmatch
 _match_code = re.compile(r"\[([!-Z\\^-~]{1,60})\] ?(.*)", re.DOTALL).fullmatch
 _match_scan = re.compile(rb"([1-9][0-9]{0,9}) ([0-9]{1,18})(?: .*)?", re.DOTALL).fullmatch
+_match_maildrop = re.compile(r"([0-9]{1,10}) ([0-9]{1,18})(?: .*)?", re.DOTALL).fullmatch
 _match_unique = re.compile(rb"([1-9][0-9]{0,9}) ([!-~]{1,70})").fullmatch
 _is_number = re.compile(r"[1-9][0-9]{0,9}").fullmatch
 _is_keyword = re.compile(r"[!-~]{3,40}").fullmatch
@@ -125,6 +126,14 @@ def parse_scan(line: bytes) -> tuple[int, int]:
     match = _match_scan(line)
     if match is None:
         raise RemoteProtocolError(f"no number and size of a message: {line[:100]!r}")
+    return int(match[1]), int(match[2])
+
+
+def parse_maildrop(text: str) -> tuple[int, int]:
+    """What STAT says behind +OK: how many messages there are, and how many bytes. Raises `RemoteProtocolError`."""
+    match = _match_maildrop(text)
+    if match is None:
+        raise RemoteProtocolError(f"no numbers in the response to STAT: {text[:100]!a}")
     return int(match[1]), int(match[2])
 
 
