@@ -36,6 +36,8 @@ class Claiming:
     """How many one destination may have, with those that are out already."""
     per_claim: int
     """How many recipients of a message go into one claim."""
+    changes_of_others: int = 0
+    """Set: a number that is another one when others have changed the database."""
     found: list[Claim] = field(default_factory=list)
     drained: dict[str, float] = field(default_factory=dict)
     """Set: where all that is due is claimed now, and when there will be more."""

@@ -35,9 +35,18 @@ CHECKPOINT_PAGES = 4096
 MAX_LOG = 64 * 1024 * 1024
 """What the log is cut to when a burst has made it longer, in bytes."""
 
-# What SQLite says when it cannot write: SQLITE_FULL for ENOSPC, and for EDQUOT no more than that a write has failed.
+# What SQLite says where there is no room: SQLITE_FULL for ENOSPC in a write; for EDQUOT, and where a file system finds
+# out at the fsync, no more than that this has failed.
 _NO_ROOM = frozenset(
-    (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_TRUNCATE)
+    (
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR_WRITE,
+        sqlite3.SQLITE_IOERR_FSYNC,
+        sqlite3.SQLITE_IOERR_DIR_FSYNC,
+        sqlite3.SQLITE_IOERR_TRUNCATE,
+        sqlite3.SQLITE_IOERR_SHMSIZE,
+        sqlite3.SQLITE_IOERR_SHMOPEN,
+    )
 )
 
 # What is no statement's fault: the disk's, or somebody's who holds the lock.
@@ -95,7 +104,7 @@ class Database:
         except DBAPIError as error:
             code = getattr(error.orig, "sqlite_errorcode", 0)
             if code in _NO_ROOM:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+                raise OSError(errno.ENOSPC, f"the queue's database cannot be written to: {error.orig}") from error
             if code & 0xFF in _OF_THE_DISK:
                 raise OSError(errno.EIO, f"the queue's database: {error.orig}") from error
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -19,6 +20,8 @@ from asyncnet.smtp.delivery import Client, Refused
 from asyncnet.smtp.envelope import Envelope, Recipient
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 THREADS = 16
 """How many threads read and write contents at a time, in one run of Trio."""
@@ -43,6 +46,7 @@ def refusing() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            logger.warning("a message was refused: %s", error)
             raise no_room() from error
         raise
 
@@ -118,9 +122,8 @@ class QueueTransaction:
         """As `smtp.delivery` has it. When it has been cancelled in time, the message is withdrawn and leaves nothing;
         when that was too late, it is in the queue, and this returns."""
         try:
-            arrival = await self.finish()
             with refusing():
-                await self._accept(arrival)
+                await self._accept(await self.finish())
         except BaseException:
             await self.discard()
             raise
@@ -128,14 +131,13 @@ class QueueTransaction:
 
     async def finish(self) -> Arrival:
         """All has come: have the content on the disk, if it is a file. `commit`, or a report's `Queue.record`, then
-        makes it known; else `discard` is to be called."""
+        makes it known; else `discard` is to be called. Raises OSError."""
         self._check_open()
         if not self._recipients:
             raise Refused(554, "5.5.1", "no valid recipients")
         self._is_open = False
         if self._file is not None:
-            with refusing():
-                await in_thread(self._finish_file)
+            await in_thread(self._finish_file)
         else:
             self._checksum.update(self._buffer)
         now = self._clock()

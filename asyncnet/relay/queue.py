@@ -44,9 +44,10 @@ from typing import TypeAlias
 
 import trio
 
+from asyncnet.errors import ConfigurationError
 from asyncnet.relay.claiming import Claiming, correct_plans, find_due
 from asyncnet.relay.database import Database
-from asyncnet.relay.incoming import QueueTransaction, in_thread, no_room, refusing
+from asyncnet.relay.incoming import QueueTransaction, in_thread, no_room
 from asyncnet.relay.limits import QueueLimits
 from asyncnet.relay.messages import Arrival, Claim, DamagedContent, Gone, Outcome, State
 from asyncnet.relay.retry import RetryPolicy
@@ -108,29 +109,34 @@ async def open_queue(
 
     Raises ConfigurationError if another relay is at work there, if a newer asyncnet was, or if it is damaged.
     """
+    clock = clock or queue_clock()
+    spool = Spool(folder)
+    try:
+        database, last_key, opened = await in_thread(_open, spool, clock(), retry)
+    except OSError as error:
+        raise ConfigurationError(f"{spool.folder}: the queue cannot be opened: {error.strerror}") from error
+    try:
+        yield Queue(spool, database, clock, last_key, retry, limits, destination_of)
+    finally:
+        with trio.CancelScope(shield=True):  # without a deadline: the disk alone is waited for
+            await in_thread(opened.close)
+
+
+def _open(spool: Spool, now: float, retry: RetryPolicy) -> tuple[Database, int, ExitStack]:
+    """The database, the last key in it, and what is to be closed at the end."""
     with ExitStack() as stack:
-        opened = await in_thread(_open, Spool(folder), stack, retry, clock or queue_clock())
-        yield Queue(*opened, retry, limits, destination_of)
-
-
-def _open(
-    spool: Spool, stack: ExitStack, retry: RetryPolicy, clock: Callable[[], float]
-) -> tuple[Spool, Database, Callable[[], float], int]:
-    spool.make()
-    stack.enter_context(spool.locked())
-    database = Database(spool.database, create=True)
-    stack.callback(database.close)
-    spool.sync()
-    with database.transaction() as connection:
-        now = clock()
-        correct_plans(connection, now, now + retry.longest)
-        last_key = greatest_key(connection)
-        orphans = spool.remove_orphans(lambda keys: known(connection, keys))
-    if orphans:
-        logger.info(
-            "%s: removed %d contents of messages that had not come in, or were done with", spool.folder, orphans
-        )
-    return spool, database, clock, last_key
+        spool.make()
+        stack.enter_context(spool.locked())
+        database = Database(spool.database, create=True)
+        stack.callback(database.close)
+        spool.sync()
+        with database.transaction() as connection:
+            correct_plans(connection, now, now + retry.longest)
+            last_key = greatest_key(connection)
+            orphans = spool.remove_orphans(lambda keys: known(connection, keys))
+        if orphans:
+            logger.info("%s: removed %d contents that belong to no message", spool.folder, orphans)
+        return database, last_key, stack.pop_all()
 
 
 class Queue:
@@ -203,7 +209,7 @@ class Queue:
         """Undertake up to `limit` of the sendings that are due, the longest overdue first; none if there are none.
 
         A destination has `per_destination` at most, with those that are out already. Each claim ends by `record` or
-        `release`.
+        `release`, and holds up to `QueueLimits.memory` bytes of content.
         """
         async with self._claiming:
             now = self.clock()
@@ -264,7 +270,8 @@ class Queue:
 
         Who is not among `outcomes` is due again at once. `reports` are transactions of this queue that are complete but
         for their `commit`: bounces and the like, which are in the queue exactly if the outcomes are noted. When this
-        raises, they are gone, and the claim is still out. Cancelled, it is as with `commit`: noted, or never called.
+        raises (OSError, if the disk is full or fails), they are gone, and the claim is still out: so it does when it is
+        cancelled, or it returns and everything is noted.
         """
         reports = list(reports)
         now = self.clock()
@@ -278,8 +285,7 @@ class Queue:
         try:
             arrivals = [await report.finish() for report in reports]
             request = Recording(claim, outcomes, now, next_attempts, arrivals)
-            with refusing():
-                await self._writer.submit(request)
+            await self._writer.submit(request)
         except BaseException:
             for report in reports:
                 await report.discard()
@@ -320,10 +326,10 @@ class Queue:
             for request in requests:
                 if isinstance(request, SettingAside):
                     set_aside(connection, request)
-                elif isinstance(request, Claiming):
-                    find_due(connection, request)
-                elif isinstance(request, Watching):
-                    request.changes = self._database.changes_of_others()
+                elif isinstance(request, Claiming | Watching):
+                    request.changes_of_others = self._database.changes_of_others()
+                    if isinstance(request, Claiming):
+                        find_due(connection, request)
         try:
             self._spool.remove(files)
         except OSError as error:  # it is an orphan, which the next start removes
@@ -344,8 +350,8 @@ class Queue:
                     self._arrived(report)
             elif isinstance(request, SettingAside):
                 self._over(request.claim)
-            elif isinstance(request, Watching) and request.changes != self._changes_of_others:
-                self._changes_of_others = request.changes
+            elif request.changes_of_others != self._changes_of_others:
+                self._changes_of_others = request.changes_of_others
                 self._schedule.changed()
                 self._changed.set()
 

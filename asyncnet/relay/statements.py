@@ -48,9 +48,10 @@ class SettingAside:
 
 @dataclass(slots=True)
 class Watching:
-    """Have others changed the database?"""
+    """Somebody asks whether others have changed the database."""
 
-    changes: int = 0
+    changes_of_others: int = 0
+    """Set: a number that is another one then."""
 
 
 def insert_arrivals(connection: Connection, arrivals: Sequence[Arrival]) -> None:

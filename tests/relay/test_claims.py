@@ -85,6 +85,22 @@ class TestFairness:
         clock.now += 300
         assert len(await queue.claim(10)) == 1
 
+    async def test_what_another_process_makes_due_there_is_found(
+        self, queue: Queue, clock: Clock, tmp_path: Path
+    ) -> None:
+        await put(queue, recipients=to("a@x.example"))
+        [claim] = await queue.claim(10)
+        await deferred(queue, claim)
+        await put(queue, recipients=to("b@x.example"))
+        assert len(await queue.claim(10)) == 1
+        assert await queue.claim(10) == []
+        with sqlite3.connect(tmp_path / "queue.db") as database:
+            database.execute("UPDATE recipients SET next_attempt = 0 WHERE local = 'a'")
+        database.close()
+        await queue.claim(10)  # it notices
+        await queue.wait()
+        assert len(await queue.claim(10)) == 1
+
     async def test_claims_by_two_tasks_at_once_do_not_overlap(self, queue: Queue) -> None:
         for number in range(20):
             await put(queue, recipients=to(f"a@x{number % 4}.example"))

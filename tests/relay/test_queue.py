@@ -279,7 +279,7 @@ class TestGoingOut:
 
         with monkeypatch.context() as patched:
             patched.setattr(os, "fsync", full)
-            with pytest.raises(Refused):
+            with pytest.raises(OSError, match="full"):
                 await queue.record(claim, all_of(claim, State.FAILED, NEVER), reports=[report])
         assert files(tmp_path) == []
         queue.release(claim)
@@ -489,6 +489,21 @@ class TestOpening:
         with pytest.raises(ConfigurationError):
             async with open_queue(tmp_path / "file" / "spool"):
                 pass
+
+    async def test_one_that_fails_to_open_is_free_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(path: str) -> None:
+            raise OSError(errno.EIO, "broken")
+
+        before = len(os.listdir("/proc/self/fd"))
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "scandir", fail)
+            with pytest.raises(ConfigurationError, match="cannot be opened: broken"):
+                async with open_queue(tmp_path):
+                    pass
+        assert len(os.listdir("/proc/self/fd")) == before
+        async with open_queue(tmp_path):
+            pass
+        assert len(os.listdir("/proc/self/fd")) == before
 
     async def test_where_sqlite_cannot_write_durably_it_is_refused(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
