@@ -134,6 +134,8 @@ class Router:
         """The hosts for `domain`, as `MailAddress.domain` has it, the best first; at least one. Raises `NoRoute`."""
         if domain.startswith("["):
             return [self._host_of_literal(domain)]
+        if not domain:
+            raise NoRoute("5.1.2", "an address without a domain leads nowhere")
         name = ascii_domain(domain)
         found: list[Host] = []
         failures, leads_back = 0, False

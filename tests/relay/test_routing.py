@@ -94,6 +94,10 @@ async def test_a_literal_is_a_host() -> None:
     assert await hosts(Names(), "[IPv6:2001:db8::7]", port=2525) == [Host("[IPv6:2001:db8::7]", ("2001:db8::7",), 2525)]
 
 
+async def test_no_domain_leads_nowhere() -> None:
+    assert (await refused(Names(), "")).enhanced == "5.1.2"
+
+
 async def test_who_does_not_exist_gets_no_mail() -> None:
     error = await refused(Names({"example.org": NoSuchName("example.org")}))
     assert (error.enhanced, error.is_permanent) == ("5.1.2", True)
