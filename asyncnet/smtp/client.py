@@ -35,7 +35,7 @@ from asyncnet.smtp.client_control import (
     TransientReplyError,
 )
 from asyncnet.smtp.client_limits import SMTPClientTimeouts
-from asyncnet.smtp.client_session import ClientSession
+from asyncnet.smtp.client_session import ClientSession, checked_name
 from asyncnet.smtp.client_transaction import (
     MessageRefused,
     Outcome,
@@ -267,7 +267,9 @@ class _Way:
     timeouts: SMTPClientTimeouts
 
     def check(self) -> None:
-        """Raise LocalProtocolError for what does not go together."""
+        """Raise LocalProtocolError for what does not go together, or could not be said."""
+        if self.name is not None:
+            checked_name(self.name)
         if self.where.scheme == "smtps" and self.starttls is not None:
             raise LocalProtocolError("smtps:// begins with TLS: starttls is for smtp:// and lmtp://")
         if self.tls is not None and self.starttls is StartTLS.NEVER:
