@@ -274,8 +274,11 @@ class _Way:
             raise LocalProtocolError("smtps:// begins with TLS: starttls is for smtp:// and lmtp://")
         if self.tls is not None and self.starttls is StartTLS.NEVER:
             raise LocalProtocolError("tls, and starttls never: leave one of them out")
-        if self.where.path is not None and (self.address is not None or self.proxy is not None):
-            raise LocalProtocolError("neither address nor proxy go with a Unix socket")
+        if self.where.path is not None:
+            if self.address is not None or self.proxy is not None:
+                raise LocalProtocolError("neither address nor proxy go with a Unix socket")
+            if self.tls is not None or self.starttls is StartTLS.REQUIRED:
+                raise LocalProtocolError("a Unix socket has no name that TLS could verify, and leads to nobody else")
 
     @property
     def endpoint(self) -> str:

@@ -316,6 +316,8 @@ async def test_a_login_that_is_refused_closes_the_connection() -> None:
         ("smtps://localhost", {"starttls": StartTLS.REQUIRED}, "smtps:// begins with TLS"),
         ("smtp://localhost", {"starttls": StartTLS.NEVER, "tls": ssl.create_default_context()}, "leave one of them"),
         ("lmtp+unix:/x", {"address": "127.0.0.1"}, "Unix socket"),
+        ("lmtp+unix:/x", {"starttls": StartTLS.REQUIRED}, "Unix socket"),
+        ("smtp://localhost", {"name": "a b"}, "no name for EHLO"),
         ("smtp://localhost", {"user": "joe"}, "no password"),
         ("smtp://localhost", {"user": "joe\r\n", "password": "x"}, "control characters"),
         ("smtp://localhost", {"user": "joe", "password": "x\0"}, "NUL"),
