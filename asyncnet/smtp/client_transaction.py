@@ -356,12 +356,13 @@ class Transaction:
                 early = await self._send_chunk(data)
                 if early is not None:
                     return await self._break_off(early)
+                sent += len(data)
                 if is_last:
+                    self._tell(sent)
                     return await self._hear_end(accepted, answers)
                 reply = await self._control.receive("BDAT", self._control.timeouts.data)
                 if not reply.is_success:
                     return self._settle_rest(self._refusal(reply, "BDAT"), "BDAT")
-                sent += len(data)
                 self._tell(sent)
         return None
 

@@ -650,6 +650,7 @@ async def test_binary_content_goes_in_a_chunk_as_it_is() -> None:
 
 @pytest.mark.parametrize("extra", [0, 1])
 async def test_a_large_message_goes_in_chunks_each_of_which_is_answered(extra: int) -> None:
+    told: list[tuple[int, int | None]] = []
     content = b"." * (2 * CHUNK + extra - 2) + b"\r\n"
     got: list[bytes] = []
 
@@ -663,9 +664,10 @@ async def test_a_large_message_goes_in_chunks_each_of_which_is_answered(extra: i
             await peer.send(OK)
 
     async with greeted(script, CHUNKING) as smtp:
-        await smtp.send(ANNA, [CARL], io.BytesIO(content))
+        await smtp.send(ANNA, [CARL], io.BytesIO(content), progress=lambda *sizes: told.append(sizes))
         assert smtp.is_usable
     assert b"".join(got) == content
+    assert told == [(CHUNK * n, len(content)) for n in range(1, 2 + extra)] + [(len(content), len(content))]
 
 
 async def test_a_chunk_that_is_refused_ends_the_message_and_the_client_goes_on() -> None:
@@ -682,6 +684,19 @@ async def test_a_chunk_that_is_refused_ends_the_message_and_the_client_goes_on()
             await smtp.send(ANNA, [CARL], b"x" * 2 * CHUNK)
         assert smtp.is_usable
         await smtp.send(ANNA, [CARL], HELLO)
+
+
+async def test_a_chunk_that_is_refused_while_it_is_sent_closes_the_client() -> None:
+    async def script(peer: ScriptedPeer) -> None:
+        await peer.expect(MAIL + TO_CARL)
+        await peer.send(OK + OK)
+        await peer.expect(b"BDAT %d\r\n" % CHUNK)
+        await peer.send(b"552 5.3.4 too much\r\n")
+
+    async with greeted(script, CHUNKING) as smtp:
+        with pytest.raises(MessageRefused, match=r"^the message: the server says 552"):
+            await smtp.send(ANNA, [CARL], b"x" * 2 * CHUNK)
+        assert smtp.is_closed
 
 
 async def test_an_empty_binary_message_is_one_empty_chunk() -> None:
