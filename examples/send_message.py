@@ -14,7 +14,7 @@ from pathlib import Path
 
 import trio
 
-from asyncnet.smtp.client import SMTPClient
+from asyncnet.smtp import SMTPClient
 
 
 async def main(*arguments: str) -> None:

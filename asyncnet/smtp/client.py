@@ -48,6 +48,7 @@ from asyncnet.smtp.client_transaction import (
 )
 from asyncnet.smtp.envelope import Body, Envelope, Recipient
 from asyncnet.smtp.message import (
+    checked,
     needs_international,
     parse_header,
     parse_message,
@@ -220,7 +221,7 @@ class SMTPClient(ClientSession):
 
         Raises what `send` raises, and LocalProtocolError for a header without an address that is needed.
         """
-        data = None if isinstance(message, EmailMessage) else with_line_ends(message)
+        data = None if isinstance(message, EmailMessage) else checked(with_line_ends(message))
         header = message if isinstance(message, EmailMessage) else parse_header(data or b"")
         envelope = Envelope(sender_of(header) if sender is None else _address(sender))
         wanted = [_recipient(recipient) for recipient in (recipients_of(header) if recipients is None else recipients)]
