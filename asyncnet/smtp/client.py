@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from email.message import EmailMessage
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Self, TypeVar
 
 import trio
@@ -35,7 +35,7 @@ from asyncnet.smtp.client_control import (
     TransientReplyError,
 )
 from asyncnet.smtp.client_limits import SMTPClientTimeouts
-from asyncnet.smtp.client_session import ClientSession
+from asyncnet.smtp.client_session import ClientSession, checked_name
 from asyncnet.smtp.client_transaction import (
     MessageRefused,
     Outcome,
@@ -48,6 +48,7 @@ from asyncnet.smtp.client_transaction import (
 )
 from asyncnet.smtp.envelope import Body, Envelope, Recipient
 from asyncnet.smtp.message import (
+    checked,
     needs_international,
     parse_header,
     parse_message,
@@ -220,7 +221,7 @@ class SMTPClient(ClientSession):
 
         Raises what `send` raises, and LocalProtocolError for a header without an address that is needed.
         """
-        data = None if isinstance(message, EmailMessage) else with_line_ends(message)
+        data = None if isinstance(message, EmailMessage) else checked(with_line_ends(message))
         header = message if isinstance(message, EmailMessage) else parse_header(data or b"")
         envelope = Envelope(sender_of(header) if sender is None else _address(sender))
         wanted = [_recipient(recipient) for recipient in (recipients_of(header) if recipients is None else recipients)]
@@ -267,13 +268,18 @@ class _Way:
     timeouts: SMTPClientTimeouts
 
     def check(self) -> None:
-        """Raise LocalProtocolError for what does not go together."""
+        """Raise LocalProtocolError for what does not go together, or could not be said."""
+        if self.name is not None:
+            checked_name(self.name)
         if self.where.scheme == "smtps" and self.starttls is not None:
             raise LocalProtocolError("smtps:// begins with TLS: starttls is for smtp:// and lmtp://")
         if self.tls is not None and self.starttls is StartTLS.NEVER:
             raise LocalProtocolError("tls, and starttls never: leave one of them out")
-        if self.where.path is not None and (self.address is not None or self.proxy is not None):
-            raise LocalProtocolError("neither address nor proxy go with a Unix socket")
+        if self.where.path is not None:
+            if self.address is not None or self.proxy is not None:
+                raise LocalProtocolError("neither address nor proxy go with a Unix socket")
+            if self.tls is not None or self.starttls is StartTLS.REQUIRED:
+                raise LocalProtocolError("a Unix socket has no name that TLS could verify, and leads to nobody else")
 
     @property
     def endpoint(self) -> str:
@@ -340,8 +346,16 @@ async def _secure(smtp: SMTPClient, way: _Way) -> None:
 
 
 async def _context(*, verify: bool) -> ssl.SSLContext:
-    """A context with the system's trust store, which is read in a thread."""
-    return await trio.to_thread.run_sync(partial(client_context, Endpoint(Scheme.TCP, tls=True), verify=verify))
+    """A context with the system's trust store, which is read in a thread; or one that takes anybody."""
+    if not verify:
+        return await trio.to_thread.run_sync(_anybody)
+    return await trio.to_thread.run_sync(partial(client_context, Endpoint(Scheme.TCP, tls=True)))
+
+
+@cache
+def _anybody() -> ssl.SSLContext:
+    """Made once, as nothing in it is ever out of date: a relay makes many connections."""
+    return client_context(Endpoint(Scheme.TCP, tls=True), verify=False)
 
 
 def _checked_login(user: str | None, password: str | None) -> tuple[str, str] | None:

@@ -213,29 +213,43 @@ class Control:
         return None
 
     async def hear_early(self) -> Reply | None:
-        """The reply to a message whose end has not been sent, if the server has begun one."""
+        """The reply to a message whose end has not been sent, if the server has begun one.
+
+        Raises EndOfStream if it has left instead: then it cannot take the message any more.
+        """
         try:
-            self.stream.read_ahead_now(1)
+            has_ended = self.stream.read_ahead_now(1)
         except trio.BrokenResourceError:
-            pass  # the next send says so
-        if not self.stream.buffered:
+            has_ended = True
+        if not self.stream.buffered and not has_ended:
             return None
         return await self.receive(_EARLY, self.timeouts.quit)
 
     async def _flush_unless_answered(self) -> Reply | None:
-        """Send what is queued, hearing what the server says meanwhile."""
+        """Send what is queued, hearing what the server says meanwhile.
+
+        The server has `timeouts.block` to take all of that (RFC 5321 section 4.5.3.2.5): nobody reads a message byte by
+        byte for days.
+        """
         self.stream.deadline = math.inf
-        failure: trio.BrokenResourceError | None = None
+        is_sent, failure = False, None
         if not self.stream.buffered:
             async with trio.open_nursery() as nursery:
+                nursery.cancel_scope.deadline = trio.current_time() + self.timeouts.block
                 nursery.start_soon(self._watch, nursery.cancel_scope)
                 try:
                     await self.stream.flush()
+                    is_sent = True
                 except trio.BrokenResourceError as exc:
                     failure = exc
                 nursery.cancel_scope.cancel()
-        if not self.stream.buffered and failure is None and not self._has_left:
-            return None
+        if not (self.stream.buffered or self._has_left or failure):
+            if is_sent:
+                return None
+            await self.abort()
+            raise TimeoutError(
+                f"the SMTP server has not taken a piece of the message in {self.timeouts.block:g} seconds"
+            )
         try:
             return await self.receive(_EARLY, self.timeouts.quit)
         except (RemoteProtocolError, trio.BrokenResourceError, TimeoutError) as exc:

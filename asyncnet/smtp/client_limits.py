@@ -26,7 +26,7 @@ class SMTPClientTimeouts:
     data: float = 120.0
     """For the 354."""
     block: float = 180.0
-    """Without progress of a send."""
+    """For the server to take what was sent at once of a message, some 64 KiB."""
     end: float = 600.0
     """For the reply to the whole message, which may be delivered and scanned meanwhile. A client that leaves too early
     sends it a second time."""

@@ -225,11 +225,16 @@ class ClientSession:
 def _own_name(stream: Stream, name: str | None) -> str:
     """What EHLO says. Without a name it is the address: nobody has to ask the DNS (RFC 5321 section 4.1.4)."""
     if name is not None:
-        try:
-            return parse_hello(name)
-        except CommandError:
-            raise LocalProtocolError(f"no name for EHLO: {name!a}") from None
+        return checked_name(name)
     host = stream.local.host
     if not host:
         return "localhost"
     return f"[IPv6:{host}]" if ":" in host else f"[{host}]"
+
+
+def checked_name(name: str) -> str:
+    """What EHLO can say. Raises LocalProtocolError for what it cannot."""
+    try:
+        return parse_hello(name)
+    except CommandError:
+        raise LocalProtocolError(f"no name for EHLO: {name!a}") from None

@@ -21,7 +21,15 @@ from asyncnet.errors import AsyncnetError, RemoteProtocolError
 from asyncnet.replies import Reply
 from asyncnet.smtp.address import MailAddress
 from asyncnet.smtp.client_content import Content, chunked
-from asyncnet.smtp.client_control import CORK, Control, NotSupported, ReplyError, error_for
+from asyncnet.smtp.client_control import (
+    CORK,
+    Control,
+    NotSupported,
+    PermanentReplyError,
+    ReplyError,
+    TransientReplyError,
+    error_for,
+)
 from asyncnet.smtp.content import DataEncoder
 from asyncnet.smtp.envelope import Body, Envelope, Recipient
 from asyncnet.smtp.extensions import Extensions
@@ -54,10 +62,15 @@ class Outcome:
 
     @property
     def error(self) -> ReplyError | None:
-        """The refusal as an exception, with `code` and `enhanced`; None if it was accepted, or nobody knows."""
+        """The refusal as an exception, with `code` and `enhanced`; None if it was accepted, or nobody knows.
+
+        Too many recipients are a transient failure also where the server says 552 (RFC 5321 section 4.5.3.1.10).
+        """
         if self.reply is None or self.is_accepted:
             return None
         place = f"{self.command} <{self.recipient.address}>" if self.command == "RCPT" else self.command
+        if self.command == "RCPT" and self.reply.code == 552 and self.enhanced in (None, "5.5.3"):
+            return TransientReplyError(self.reply, place)
         return error_for(self.reply, place)
 
     @property
@@ -89,14 +102,13 @@ class MessageRefused(AsyncnetError):
 
     def __init__(self, outcomes: Sequence[Outcome]) -> None:
         self.outcomes = tuple(outcomes)
-        errors = [outcome.error for outcome in outcomes]
-        texts = dict.fromkeys(str(error) for error in errors)
-        super().__init__("; ".join(texts))
+        self._errors = [outcome.error for outcome in outcomes]
+        super().__init__("; ".join(dict.fromkeys(map(str, self._errors))))
 
     @property
     def is_permanent(self) -> bool:
         """Whether the same will be refused again, for each recipient."""
-        return all(outcome.reply is not None and outcome.reply.is_permanent_failure for outcome in self.outcomes)
+        return all(isinstance(error, PermanentReplyError) for error in self._errors)
 
 
 class OutcomeUnknown(AsyncnetError):
@@ -344,12 +356,13 @@ class Transaction:
                 early = await self._send_chunk(data)
                 if early is not None:
                     return await self._break_off(early)
+                sent += len(data)
                 if is_last:
+                    self._tell(sent)
                     return await self._hear_end(accepted, answers)
                 reply = await self._control.receive("BDAT", self._control.timeouts.data)
                 if not reply.is_success:
                     return self._settle_rest(self._refusal(reply, "BDAT"), "BDAT")
-                sent += len(data)
                 self._tell(sent)
         return None
 

@@ -30,6 +30,8 @@ _ADDRESS_HEADERS = ("From", "Sender", "Reply-To", "To", "Cc")
 _find_second = re.compile(rb"\r\n(?![ \t]|\Z)|\r(?!\n)|(?<!\r)\n").search
 # A header ends before the first empty line. Line ends are CR LF here.
 _find_end = re.compile(rb"\r\n\r\n|\A\r\n").search
+_match_mbox_line = re.compile(rb"From [^\r\n]*\r\n").match
+_begins_as_message = re.compile(rb"[!-9;-~]+[ \t]*:|\r\n").match
 _replace_bcc = re.compile(
     rb"^(?:resent-)?bcc[ \t]*:[^\r\n]*\r?\n?(?:[ \t][^\r\n]*\r?\n?)*", re.IGNORECASE | re.MULTILINE
 ).sub
@@ -52,6 +54,18 @@ def split(data: bytes) -> tuple[bytes, bytes]:
         return data, b""
     place = end.start() + (2 if end[0] == b"\r\n\r\n" else 0)
     return data[:place], data[place:]
+
+
+def checked(data: bytes) -> bytes:
+    """A message, without the line that mbox files and `git format-patch` put in front ("From …", RFC 4155).
+
+    Raises LocalProtocolError for what begins with no header: it would become one, whatever it is.
+    """
+    line = _match_mbox_line(data)
+    message = data[line.end() :] if line else data
+    if not _begins_as_message(message):
+        raise LocalProtocolError("this is no message: it does not begin with a header")
+    return message
 
 
 def without_bcc(data: bytes) -> bytes:

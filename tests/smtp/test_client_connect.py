@@ -25,7 +25,9 @@ from asyncnet.smtp.client import (
     URLError,
 )
 from asyncnet.smtp.url import SMTPURL
-from asyncnet.testing import ScriptedPeer
+from asyncnet.stream import Stream
+from asyncnet.testing import ScriptedPeer, cancel_at_each_checkpoint, stream_pair
+from asyncnet.transports.address import Address
 from tests.smtp.scripted import offering
 
 AUTHORITY = trustme.CA()
@@ -316,6 +318,8 @@ async def test_a_login_that_is_refused_closes_the_connection() -> None:
         ("smtps://localhost", {"starttls": StartTLS.REQUIRED}, "smtps:// begins with TLS"),
         ("smtp://localhost", {"starttls": StartTLS.NEVER, "tls": ssl.create_default_context()}, "leave one of them"),
         ("lmtp+unix:/x", {"address": "127.0.0.1"}, "Unix socket"),
+        ("lmtp+unix:/x", {"starttls": StartTLS.REQUIRED}, "Unix socket"),
+        ("smtp://localhost", {"name": "a b"}, "no name for EHLO"),
         ("smtp://localhost", {"user": "joe"}, "no password"),
         ("smtp://localhost", {"user": "joe\r\n", "password": "x"}, "control characters"),
         ("smtp://localhost", {"user": "joe", "password": "x\0"}, "NUL"),
@@ -329,6 +333,34 @@ async def test_what_does_not_go_together_is_refused_before_anything_is_done(
         async with SMTPClient.connect(url, **options):
             raise AssertionError
     assert isinstance(caught.value, URLError) is (url.startswith("http"))
+
+
+async def test_wherever_connecting_is_cancelled_the_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = starting_tls("AUTH PLAIN", then=((AUTH, b"235 in\r\n"), BYE))
+    waiting: list[Stream] = []
+
+    async def connect(endpoint: str, **options: Any) -> Stream:
+        await trio.lowlevel.checkpoint()
+        return waiting.pop()
+
+    async def follow_to_the_end(peer: ScriptedPeer) -> None:
+        try:
+            await script(server, peer)
+        except (AssertionError, OSError, trio.BrokenResourceError, RemoteProtocolError):
+            await peer.reset()  # the client has left
+
+    monkeypatch.setattr(client_module, "connect", connect)
+    server, context = Server(), trusting()
+    for attempt in cancel_at_each_checkpoint():
+        ours, its = stream_pair(client=Address("127.0.0.1", 4), server=Address("127.0.0.1", 25))
+        waiting[:] = [ours]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(follow_to_the_end, ScriptedPeer(its))
+            with attempt:
+                async with SMTPClient.connect("smtp://joe:secret@127.0.0.1", tls=context) as smtp:
+                    assert smtp.tls is not None
+            assert ours.is_closed or waiting == [ours]
+            await ours.abort()
 
 
 async def test_nobody_there_is_an_os_error() -> None:

@@ -13,7 +13,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncnet.errors import AsyncnetError, RemoteProtocolError
+from asyncnet.errors import AsyncnetError, EndOfStream, RemoteProtocolError
 from asyncnet.smtp.address import MailAddress
 from asyncnet.smtp.client import (
     MessageRefused,
@@ -193,6 +193,26 @@ async def test_a_sender_who_is_refused_is_refused_for_all(offered: bytes, pairs:
         await smtp.send(ANNA, [CARL], HELLO)  # without RSET: there is no envelope
 
 
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (b"452 4.5.3 too many recipients", TransientReplyError),
+        (b"552 too many recipients", TransientReplyError),  # RFC 5321 section 4.5.3.1.10
+        (b"552 5.5.3 too many recipients", TransientReplyError),
+        (b"552 5.2.2 mailbox full", PermanentReplyError),
+    ],
+)
+async def test_too_many_recipients_are_a_failure_for_now(reply: bytes, kind: type[Exception]) -> None:
+    pairs = [
+        (MAIL + TO_CARL + TO_DORA + b"DATA\r\n", OK + OK + reply + b"\r\n" + GO_ON),
+        (HELLO + b".\r\n", OK),
+    ]
+    async with greeted(answering(*pairs), PIPELINING) as smtp:
+        sent = await smtp.send(ANNA, [CARL, DORA], HELLO)
+        assert type(sent.refused[0].error) is kind
+        assert MessageRefused(sent.refused).is_permanent is (kind is PermanentReplyError)
+
+
 async def test_data_that_is_refused_is_refused_for_those_who_were_left() -> None:
     pairs = (MAIL + TO_CARL + TO_DORA + b"DATA\r\n", OK + b"550 no\r\n" + OK + b"451 full\r\n")
     async with greeted(answering(pairs, (b"RSET\r\n", OK), *ordinary(PIPELINING)), PIPELINING) as smtp:
@@ -341,6 +361,38 @@ async def test_a_server_that_takes_a_message_before_its_end_is_not_believed() ->
     async with greeted(script, PIPELINING) as smtp:
         with pytest.raises(RemoteProtocolError):
             await smtp.send(ANNA, [CARL], HELLO)
+        assert smtp.is_closed
+
+
+async def test_a_server_that_closes_before_a_small_message_has_left_has_not_taken_it() -> None:
+    async def script(peer: ScriptedPeer) -> None:
+        await peer.expect(MAIL + TO_CARL + b"DATA\r\n")
+        await peer.stream.send_all(OK + OK + GO_ON)
+        await peer.close()
+
+    async def content() -> AsyncIterator[bytes]:
+        yield b"hello\r\n"
+        await trio.testing.wait_all_tasks_blocked()
+
+    async with greeted(script, PIPELINING) as smtp:
+        with pytest.raises(EndOfStream):
+            await smtp.send(ANNA, [CARL], content())
+        assert smtp.is_closed
+
+
+async def test_a_server_that_reads_byte_by_byte_is_left(autojump_clock: trio.testing.MockClock) -> None:
+    async def script(peer: ScriptedPeer) -> None:
+        await peer.expect(MAIL + TO_CARL + b"DATA\r\n")
+        await peer.stream.send_all(OK + OK + GO_ON)
+        with pytest.raises(trio.BrokenResourceError):
+            while await peer.stream.receive_some(1):
+                await trio.sleep(1)
+
+    async with greeted(script, PIPELINING, capacity=1000) as smtp:
+        start = trio.current_time()
+        with pytest.raises(TimeoutError, match="has not taken a piece of the message in 180 s"):
+            await smtp.send(ANNA, [CARL], b"x\r\n" * 200_000)
+        assert trio.current_time() - start == 180
         assert smtp.is_closed
 
 
@@ -598,6 +650,7 @@ async def test_binary_content_goes_in_a_chunk_as_it_is() -> None:
 
 @pytest.mark.parametrize("extra", [0, 1])
 async def test_a_large_message_goes_in_chunks_each_of_which_is_answered(extra: int) -> None:
+    told: list[tuple[int, int | None]] = []
     content = b"." * (2 * CHUNK + extra - 2) + b"\r\n"
     got: list[bytes] = []
 
@@ -611,9 +664,10 @@ async def test_a_large_message_goes_in_chunks_each_of_which_is_answered(extra: i
             await peer.send(OK)
 
     async with greeted(script, CHUNKING) as smtp:
-        await smtp.send(ANNA, [CARL], io.BytesIO(content))
+        await smtp.send(ANNA, [CARL], io.BytesIO(content), progress=lambda *sizes: told.append(sizes))
         assert smtp.is_usable
     assert b"".join(got) == content
+    assert told == [(CHUNK * n, len(content)) for n in range(1, 2 + extra)] + [(len(content), len(content))]
 
 
 async def test_a_chunk_that_is_refused_ends_the_message_and_the_client_goes_on() -> None:
@@ -630,6 +684,19 @@ async def test_a_chunk_that_is_refused_ends_the_message_and_the_client_goes_on()
             await smtp.send(ANNA, [CARL], b"x" * 2 * CHUNK)
         assert smtp.is_usable
         await smtp.send(ANNA, [CARL], HELLO)
+
+
+async def test_a_chunk_that_is_refused_while_it_is_sent_closes_the_client() -> None:
+    async def script(peer: ScriptedPeer) -> None:
+        await peer.expect(MAIL + TO_CARL)
+        await peer.send(OK + OK)
+        await peer.expect(b"BDAT %d\r\n" % CHUNK)
+        await peer.send(b"552 5.3.4 too much\r\n")
+
+    async with greeted(script, CHUNKING) as smtp:
+        with pytest.raises(MessageRefused, match=r"^the message: the server says 552"):
+            await smtp.send(ANNA, [CARL], b"x" * 2 * CHUNK)
+        assert smtp.is_closed
 
 
 async def test_an_empty_binary_message_is_one_empty_chunk() -> None:
@@ -791,6 +858,7 @@ def test_whatever_a_server_says_a_client_raises_nothing_unforeseen(said: list[by
         async with client_of(script, lmtp=lmtp) as smtp:
             for step in (
                 smtp.hello,
+                lambda: smtp.login("joe", "secret", insecure_auth=True),
                 lambda: smtp.send(ANNA, [CARL, DORA], HELLO),
                 lambda: smtp.send(ANNA, [CARL], b"x\r\n" * 30_000),
                 smtp.quit,

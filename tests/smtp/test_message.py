@@ -354,6 +354,26 @@ async def test_bytes_go_as_they_are_but_for_line_ends_and_bcc() -> None:
         await smtp.send_message(data)
 
 
+@pytest.mark.parametrize("line", [b"From a@x.example Thu Nov 26 2026\n", b"From 12ab Mon Sep 17 2001\n", b""])
+async def test_the_line_that_mailboxes_put_in_front_is_none_of_the_message(line: bytes) -> None:
+    data = b"From: a@x.example\r\nTo: b@x.example\r\n\r\nhi\r\n"
+    script = answering(
+        (b"MAIL FROM:<a@x.example>\r\n", OK),
+        (b"RCPT TO:<b@x.example>\r\n", OK),
+        (b"DATA\r\n", b"354 go\r\n"),
+        (data + b".\r\n", OK),
+    )
+    async with greeted(script, PLAIN) as smtp:
+        await smtp.send_message(line + data)
+
+
+@pytest.mark.parametrize("data", [b"", b"hello\r\n", b" : x\r\n", b"\xff: x\r\n", b"From x\r\nhello\r\n", b":\r\n"])
+async def test_what_does_not_begin_with_a_header_is_no_message(data: bytes) -> None:
+    async with greeted(answering(), PLAIN) as smtp:
+        with pytest.raises(LocalProtocolError, match="does not begin with a header"):
+            await smtp.send_message(data, sender="a@x.example", recipients=["b@x.example"])
+
+
 async def test_bytes_that_the_server_cannot_take_are_encoded_anew() -> None:
     data = (
         "From: a@x.example\nTo: b@x.example\nSubject: gr\u00fc\u00dfe\nMIME-Version: 1.0\n"
