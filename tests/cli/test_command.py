@@ -12,7 +12,7 @@ from asyncnet.cli import main
 from asyncnet.cli.kinds import KINDS
 from tests.cli.command import DEADLINE, environment, run
 
-COMMANDS = ("serve", "connect", "fetch", "put", "ls", "passwd")
+COMMANDS = ("serve", "connect", "fetch", "put", "ls", "mail", "passwd")
 
 
 def test_the_version_is_told() -> None:
@@ -30,7 +30,7 @@ def test_help_names_every_command_and_shows_examples(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(
-    "command", ["serve", "connect", "fetch", "put", "ls", "passwd", *(f"serve {kind}" for kind in KINDS)]
+    "command", ["serve", "connect", "fetch", "put", "ls", "mail", "passwd", *(f"serve {kind}" for kind in KINDS)]
 )
 def test_every_command_and_kind_has_its_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
