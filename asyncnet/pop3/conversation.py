@@ -111,13 +111,13 @@ class Conversation:
             return err(f"There are {self.server.login_delay} seconds from login to login.", "LOGIN-DELAY")
         try:
             mailbox = await self.server.mailboxes.of(identity.name)
-            async with AsyncExitStack() as held:
-                await held.enter_async_context(mailbox.lock())
-                self.session.log_in(await mailbox.messages())
-                self._held = held.pop_all()
         except LookupError:
             logger.error("user %r has a password and no mailbox", identity.name)
             return err("There is no mailbox of that name.", "SYS/PERM")
+        async with AsyncExitStack() as held:
+            await held.enter_async_context(mailbox.lock())
+            self.session.log_in(await mailbox.messages())
+            self._held = held.pop_all()
         self._mailbox, self.user = mailbox, identity.name
         delays.note(identity.name)
         logger.info("%s logged in from %s", identity.name, self.stream.peer)
@@ -224,7 +224,7 @@ class Conversation:
         except ReceiveTimeout:
             return None  # the next receive says so as well
         except OSError as exc:
-            return failure(exc)
+            return failure(exc, has_mailbox=self.session.phase is Phase.TRANSACTION)
 
     def _count_errors(self, reply: Reply | None) -> None:
         """End a connection on which there is nothing but nonsense."""

@@ -120,7 +120,7 @@ class TestLogin:
                     await second.ok("USER anna")
                     await second.err("PASS anna", "[IN-USE]")
 
-    @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
+    @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ENOENT])
     async def test_a_mailbox_that_fails_is_a_failure_for_now(self, number: int) -> None:
         class Failing(MemoryMailbox):
             async def messages(self) -> Any:
