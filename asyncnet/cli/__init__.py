@@ -26,6 +26,7 @@ _COMMANDS = {
     "ls": "list a folder of an FTP server",
     "send": "send messages to a mail server",
     "queue": "look into a mail relay's queue, and change it",
+    "mail": "list and read the mail of a mailbox",
     "passwd": "make or change a user's password",
 }
 
@@ -43,6 +44,7 @@ examples:
   asyncnet fetch https://example.org/large.iso
   asyncnet put report.pdf ftpes://anna@example.org/reports/
   asyncnet send message.eml smtps://anna@mail.example.org
+  asyncnet mail list pop3s://anna@mail.example.org
 
 `asyncnet COMMAND --help` tells more.
 """

@@ -105,12 +105,12 @@ class MaildirIncoming:
     def _take_name(self) -> tuple[str, float]:
         """The message's uid, and when it was received."""
         name = MaildirName.make(self._unique, size=self._size, wire_size=self._wire.size)
-        move_file(self._folders.tmp, self._unique, self._folders.new, name.base)
         try:
+            move_file(self._folders.tmp, self._unique, self._folders.new, name.base)
             os.fsync(self._folders.new)
         except BaseException:
             with suppress(FileNotFoundError):
-                os.unlink(name.base, dir_fd=self._folders.new)
+                os.unlink(name.base, dir_fd=self._folders.new)  # nobody else's: nobody has made that name
             raise
         return name.uid, os.fstat(self._file).st_mtime
 

@@ -148,6 +148,8 @@ class POP3Client:
         is_implicit = where.scheme == "pop3s"
         if is_implicit and starttls is not None:
             raise LocalProtocolError("starttls with pop3s://, where TLS is there from the first byte")
+        if tls is not None and starttls is False:
+            raise LocalProtocolError("tls where starttls forbids it")
         if tls is None and starttls is not False:
             tls = await trio.to_thread.run_sync(client_context, Endpoint(Scheme.TCP, tls=True))
         stream = await connect(

@@ -222,12 +222,12 @@ async def quit(conversation: Conversation, argument: str) -> Reply:
     return ok("Goodbye.")
 
 
-def failure(exc: OSError) -> Reply:
+def failure(exc: OSError, *, has_mailbox: bool) -> Reply:
     """The reply that tells a mailbox's failure; what nobody has foreseen goes to the log, not to the client."""
     match exc.errno:
         case errno.EBUSY:
             return err("Somebody else has this mailbox open.", "IN-USE")
-        case errno.ENOENT:
+        case errno.ENOENT if has_mailbox:
             return err("Another program has removed that message.")
     logger.warning("a mailbox failed: %s", exc)
     return err("The mailbox cannot be read at the moment.", "SYS/TEMP")

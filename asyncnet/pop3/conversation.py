@@ -106,18 +106,20 @@ class Conversation:
         if identity is None:
             self.is_ending = self.logins.exhausted
             return err("The login failed.", "AUTH")
-        if not self.server.delays.may_log_in(identity.name):
+        delays = self.server.delays
+        if delays.is_too_early(identity.name):
             return err(f"There are {self.server.login_delay} seconds from login to login.", "LOGIN-DELAY")
         try:
             mailbox = await self.server.mailboxes.of(identity.name)
-            async with AsyncExitStack() as held:
-                await held.enter_async_context(mailbox.lock())
-                self.session.log_in(await mailbox.messages())
-                self._held = held.pop_all()
         except LookupError:
             logger.error("user %r has a password and no mailbox", identity.name)
             return err("There is no mailbox of that name.", "SYS/PERM")
+        async with AsyncExitStack() as held:
+            await held.enter_async_context(mailbox.lock())
+            self.session.log_in(await mailbox.messages())
+            self._held = held.pop_all()
         self._mailbox, self.user = mailbox, identity.name
+        delays.note(identity.name)
         logger.info("%s logged in from %s", identity.name, self.stream.peer)
         return ok(f"{self.session.count} messages ({self.session.size} octets)")
 
@@ -177,7 +179,10 @@ class Conversation:
         waits_for_login = self.session.phase is Phase.AUTHORIZATION
         stream.deadline = self._login_by if waits_for_login else trio.current_time() + timeouts.command
         try:
-            with stream.secret() if self.session.name is not None else nullcontext():
+            if waits_for_login:
+                await stream.flush()  # what we say is no secret
+            # What comes may be one: a password with AUTH, or all at once with USER.
+            with stream.secret() if waits_for_login else nullcontext():
                 async with idle():
                     while True:
                         try:
@@ -219,7 +224,7 @@ class Conversation:
         except ReceiveTimeout:
             return None  # the next receive says so as well
         except OSError as exc:
-            return failure(exc)
+            return failure(exc, has_mailbox=self.session.phase is Phase.TRANSACTION)
 
     def _count_errors(self, reply: Reply | None) -> None:
         """End a connection on which there is nothing but nonsense."""

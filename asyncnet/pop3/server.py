@@ -75,14 +75,15 @@ class LoginDelays:
         self._delay = delay
         self._logins: OrderedDict[str, float] = OrderedDict()  # the oldest comes first
 
-    def may_log_in(self, user: str) -> bool:
-        """Whether `user` may log in; if so, that counts as a login."""
-        if not self._delay:
-            return True
+    def is_too_early(self, user: str) -> bool:
+        """Whether `user` has to wait."""
         now = trio.current_time()
         while self._logins and next(iter(self._logins.values())) <= now - self._delay:
             self._logins.popitem(last=False)
-        if user in self._logins:
-            return False
-        self._logins[user] = now
-        return True
+        return user in self._logins
+
+    def note(self, user: str) -> None:
+        """`user` has logged in."""
+        if self._delay:
+            self._logins[user] = trio.current_time()
+            self._logins.move_to_end(user)

@@ -52,7 +52,7 @@ class Session:
     """Bytes in the messages that are not deleted: counted along, since who floods us with STAT may have many."""
 
     def check(self, verb: str) -> Reply | None:
-        """The reply that refuses `verb` in this state; None: it is legal."""
+        """The reply that refuses `verb` in this state; None: it is legal. What USER said is for PASS alone."""
         if verb in _ALWAYS:
             return None
         if verb in _BEFORE_LOGIN and self.phase is Phase.TRANSACTION:

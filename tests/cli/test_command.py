@@ -12,7 +12,7 @@ from asyncnet.cli import main
 from asyncnet.cli.kinds import KINDS
 from tests.cli.command import DEADLINE, environment, run
 
-COMMANDS = ("serve", "connect", "fetch", "put", "ls", "send", "passwd")
+COMMANDS = ("serve", "connect", "fetch", "put", "ls", "send", "mail", "queue", "passwd")
 
 
 def test_the_version_is_told() -> None:
@@ -29,9 +29,7 @@ def test_help_names_every_command_and_shows_examples(capsys: pytest.CaptureFixtu
     assert "asyncnet serve http tcp://127.0.0.1:8080 --root public" in out
 
 
-@pytest.mark.parametrize(
-    "command", ["serve", "connect", "fetch", "put", "ls", "send", "passwd", *(f"serve {kind}" for kind in KINDS)]
-)
+@pytest.mark.parametrize("command", [*COMMANDS, *(f"serve {kind}" for kind in KINDS)])
 def test_every_command_and_kind_has_its_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([*command.split(), "--help"])

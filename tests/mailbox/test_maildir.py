@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 import trio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from asyncnet.mailbox import folders, maildir
 from asyncnet.mailbox.maildir import LOCK, Maildir, Maildirs
@@ -476,3 +478,77 @@ def test_one_mailbox_serves_runs_of_trio_one_after_the_other(path: Path, box: Ma
     for _ in range(2):
         trio.run(deliver, box)
     assert len(files(path)) == 2
+
+
+# All of it, in any order
+
+
+class Others:
+    """What other programs do to the files of a Maildir."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def find(self, uid: str) -> Path:
+        (found,) = (place for folder in ("new", "cur") for place in (self.path / folder).glob(f"{uid}*"))
+        return found
+
+    def move(self, uid: str) -> None:
+        place = self.find(uid)
+        place.rename(self.path / "cur" / (place.name if ":" in place.name else f"{place.name}:2,"))
+
+    def flag(self, uid: str) -> None:
+        place = self.find(uid)
+        letters = set(place.name.partition(":2,")[2]) ^ {"S", "P"}
+        place.rename(self.path / "cur" / f"{place.name.partition(':')[0]}:2,{''.join(sorted(letters))}")
+
+    def forget_sizes(self, uid: str) -> None:
+        place = self.find(uid)
+        place.rename(place.parent / f"{uid}{''.join(place.name.partition(':')[1:])}")
+
+    def remove(self, uid: str) -> None:
+        self.find(uid).unlink()
+
+
+STEPS = st.tuples(
+    st.sampled_from(["deliver", "list", "read", "seen", "remove", "move", "flag", "forget_sizes", "take"]),
+    st.integers(0, 5),
+)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(STEPS, max_size=25))
+def test_whatever_others_do_meanwhile_messages_stay_what_they_are(path: Path, steps: list[tuple[str, int]]) -> None:
+    async def follow() -> None:
+        box, others = Maildir(path), Others(path)
+        there: dict[str, bytes] = {}
+        for number, (step, choice) in enumerate(steps):
+            uids = list(there)
+            uid = uids[choice % len(uids)] if uids else ""
+            match step:
+                case "deliver":
+                    content = b"%d\r\n" % number * choice
+                    there[(await deliver(box, content)).uid] = content
+                case "list":
+                    found = await box.messages()
+                    assert {one.uid: one.size for one in found} == {one: len(there[one]) for one in there}
+                case "read" if uid:
+                    assert await get(box, uid) == there[uid]
+                case "seen" if uid:
+                    await box.set_flags(uid, [Flag.SEEN])
+                    assert "S" in others.find(uid).name.partition(":2,")[2]
+                case "remove" if uid:
+                    await box.remove([uid])
+                    del there[uid]
+                case "take" if uid:
+                    others.remove(uid)
+                    del there[uid]
+                    with fails(errno.ENOENT):
+                        await get(box, uid)
+                case "move" | "flag" | "forget_sizes" if uid:
+                    getattr(others, step)(uid)
+        assert {one.uid: await get(box, one) for one in await box.messages()} == there
+        await box.remove(there)
+        assert files(path) == []
+
+    trio.run(follow)

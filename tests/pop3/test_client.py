@@ -531,6 +531,7 @@ async def test_wrong_arguments_are_refused_before_anything_is_done() -> None:
         ("http://a/", {}, URLError),
         ("pop3://anna@a", {}, LocalProtocolError),
         ("pop3s://a", {"starttls": True}, LocalProtocolError),
+        ("pop3://a", {"starttls": False, "tls": ssl.create_default_context()}, LocalProtocolError),
     ):
         with pytest.raises(error):
             async with POP3Client.connect(url, **options):  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from asyncnet.limits import Timeouts
 from asyncnet.mailbox.maildir import Maildirs
 from asyncnet.mailbox.memory import MemoryMailbox, MemoryMailboxes
 from asyncnet.mailbox.storage import Flag
+from asyncnet.middleware import ConversationLog
 from asyncnet.pop3.limits import POP3Timeouts
 from asyncnet.pop3.server import POP3Handler
 from asyncnet.service import serve
@@ -108,13 +109,18 @@ class TestLogin:
         async with connected(handler, timeout=1000) as peer:
             await peer.ok("USER anna")
             await peer.err("PASS anna", "[LOGIN-DELAY]")
-            await trio.sleep(59)
-            await peer.ok("USER bert")
-        await trio.sleep(2)
         async with connected(handler) as peer:
-            await peer.log_in()
+            await peer.log_in("bert")
+        await trio.sleep(61)
+        async with connected(handler) as first:
+            await first.log_in()
+            await trio.sleep(61)
+            async with connected(handler) as second:
+                for _ in range(2):  # what was no login counts for nothing
+                    await second.ok("USER anna")
+                    await second.err("PASS anna", "[IN-USE]")
 
-    @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
+    @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ENOENT])
     async def test_a_mailbox_that_fails_is_a_failure_for_now(self, number: int) -> None:
         class Failing(MemoryMailbox):
             async def messages(self) -> Any:
@@ -395,6 +401,30 @@ class TestTime:
             await trio.sleep(590)
             await peer.ok("NOOP")
             nursery.cancel_scope.cancel()
+
+    async def test_no_password_reaches_the_log_of_the_conversation(
+        self, caplog: pytest.LogCaptureFixture, autojump_clock: object
+    ) -> None:
+        caplog.set_level("DEBUG")
+        said = base64.b64encode(b"\0carl\0hunter2")
+        async with trio.open_nursery() as nursery:
+            listener = MemoryListener(address=HERE)
+            handler = POP3Handler(boxes(*MAILS), Users())
+            await nursery.start(
+                lambda task_status: serve(handler, listener, task_status=task_status, middleware=[ConversationLog()])
+            )
+            peer = Peer(ScriptedPeer(await listener.connect(LOCAL), timeout=100))
+            await peer.line()
+            await peer.script.send(b"USER carl\r\nPASS hunter2\r\nAUTH PLAIN " + said + b"\r\n")
+            for answer in ("+OK", "-ERR", "-ERR"):
+                assert (await peer.line()).startswith(answer)
+            await peer.do("AUTH PLAIN")
+            await peer.err(said.decode())
+            await peer.script.expect_end()
+            nursery.cancel_scope.cancel()
+        assert "+OK" in caplog.text
+        assert "hunter2" not in caplog.text
+        assert said.decode() not in caplog.text
 
     async def test_a_drain_says_so(self, autojump_clock: object) -> None:
         listener = MemoryListener(address=HERE)
