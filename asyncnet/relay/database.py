@@ -11,7 +11,7 @@ import errno
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from asyncnet.errors import ConfigurationError
 from asyncnet.relay import schema
@@ -71,7 +71,9 @@ class Database:
         Raises ConfigurationError for what is no queue, is damaged, or was made by a newer asyncnet. Nothing in the
         file has changed then.
         """
-        if not create and not os.path.exists(path):
+        if create:
+            _make_private(path)
+        elif not os.path.exists(path):
             raise ConfigurationError(f"{path}: no such file: no queue has been there")
         try:
             raw = sqlite3.connect(path, timeout=LOCK_PATIENCE, isolation_level=None, check_same_thread=False)
@@ -131,6 +133,12 @@ class Database:
             for step in range(version, schema.VERSION) if version else ():
                 schema.STEPS[step](connection)
             connection.exec_driver_sql(f"PRAGMA user_version = {schema.VERSION}")
+
+
+def _make_private(path: str) -> None:
+    """Have an empty file for its owner alone, where there is none: SQLite gives its log the same permissions."""
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def _check_ours(raw: sqlite3.Connection, path: str) -> int:

@@ -19,10 +19,12 @@ import trio
 from asyncnet.errors import ConfigurationError
 from asyncnet.relay import queue as queue_module
 from asyncnet.relay import schema
+from asyncnet.relay.admin import open_admin
 from asyncnet.relay.limits import QueueLimits
 from asyncnet.relay.messages import DamagedContent, Gone, Outcome, State, format_id, parse_id
 from asyncnet.relay.queue import Queue, open_queue
 from asyncnet.relay.retry import RetryPolicy
+from asyncnet.relay.rows import UNREADABLE
 from asyncnet.smtp.address import MailAddress
 from asyncnet.smtp.delivery import Refused
 from asyncnet.smtp.envelope import Envelope, Recipient
@@ -105,8 +107,8 @@ class TestComingIn:
 
     async def test_only_the_owner_can_read_it(self, queue: Queue, tmp_path: Path) -> None:
         await put(queue, b"x" * LONG)
-        for folder in (tmp_path / "content", *tmp_path.joinpath("content").iterdir()):
-            assert stat.S_IMODE(folder.stat().st_mode) & 0o077 == 0
+        for path in tmp_path.rglob("*"):
+            assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
 
     async def test_a_folder_that_is_made_is_its_owners_alone(self, tmp_path: Path) -> None:
         async with open_queue(tmp_path / "new"):
@@ -357,6 +359,46 @@ class TestDamage:
             database.execute("UPDATE contents SET data = x'00'")
         database.close()
         assert await self.damaged(queue, caplog) == "its content in the database has changed"
+
+    async def test_a_byte_that_flips_in_the_databases_file_is_noticed(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with open_queue(tmp_path) as queue:
+            await put(queue, b"before\r\n" + b"MARK" * 100)
+        data = bytearray((tmp_path / "queue.db").read_bytes())
+        data[data.index(b"MARKMARK") + 50] ^= 1
+        (tmp_path / "queue.db").write_bytes(data)
+        async with open_queue(tmp_path) as queue:
+            assert await self.damaged(queue, caplog) == "its content in the database has changed"
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            "UPDATE messages SET client = '{\"peer\":' WHERE key = ?",
+            "UPDATE messages SET envelope = '[\"9BIT\",false,null,null,null]' WHERE key = ?",
+            "UPDATE messages SET envelope = '7' WHERE key = ?",
+            "UPDATE messages SET client = '[]' WHERE key = ?",
+            "UPDATE recipients SET state = 'pendinf', next_attempt = 0 WHERE message = ?",
+            "UPDATE recipients SET reply = '[]' WHERE message = ?",
+            "DELETE FROM messages WHERE key = ?",
+        ],
+    )
+    async def test_a_row_that_makes_no_sense_keeps_no_other_message_waiting(
+        self, queue: Queue, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+    ) -> None:
+        ids = [await put(queue) for _ in range(3)]
+        with sqlite3.connect(tmp_path / "queue.db") as database:
+            assert database.execute(damage, [parse_id(ids[1])]).rowcount == 1
+        database.close()
+        assert [claim.message.id for claim in await queue.claim(10)] == [ids[0], ids[2]]
+        assert f"{ids[1]} was set aside" in caplog.text
+        caplog.clear()
+        assert await queue.claim(10) == []
+        assert not caplog.records
+        with open_admin(tmp_path) as admin:
+            told = {message.id: message.damage for message, _ in admin.find()}
+        assert told.get(ids[1], UNREADABLE) == UNREADABLE
+        assert told[ids[0]] is told[ids[2]] is None
 
     async def test_it_stays_aside_when_the_queue_is_opened_again(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
