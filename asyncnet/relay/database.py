@@ -21,6 +21,7 @@ from asyncnet.relay.sql import Connection, Engine, case, create_engine, event
 # isort: split
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import StaticPool
 
 APPLICATION_ID = 0x61736E71
@@ -181,6 +182,12 @@ def _explained(error: sqlite3.Error | DBAPIError, path: str) -> ConfigurationErr
         advice = "it was left as it is: move it away for the relay to start anew, or restore a copy"
         return ConfigurationError(f"{path}: no database, or a damaged one ({cause}); {advice}")
     return ConfigurationError(f"{path}: the database cannot be used: {cause}")
+
+
+@compiles(schema.Key, "sqlite")
+def _key_type(*_: object, **__: object) -> str:
+    """Only a primary key of the type INTEGER is SQLite's own key of a row."""
+    return "INTEGER"
 
 
 def lower_destinations(connection: Connection, earliest: Mapping[str, float]) -> None:
