@@ -27,8 +27,8 @@ SALT_LENGTH: Final = 16
 """Bytes of salt in new keys."""
 
 _KEY_LENGTHS: Final = {"SCRAM-SHA-1": 20, "SCRAM-SHA-256": 32, "SCRAM-SHA-512": 64}
-_FEWEST_ITERATIONS: Final = 4096  # RFC 5802 section 4 and RFC 7677 section 4: clients refuse fewer
-_MOST_ITERATIONS: Final = 10_000_000  # more would keep a client busy for seconds; scramp refuses it
+FEWEST_ITERATIONS: Final = 4096  # RFC 5802 section 4 and RFC 7677 section 4: clients refuse fewer
+MOST_ITERATIONS: Final = 10_000_000  # more would keep a client busy for seconds; scramp refuses it
 _SHORTEST_SALT: Final = 12  # bytes; scramp refuses a shorter one
 _LONGEST_SALT: Final = 64  # bytes: one HMAC-SHA-512, so that a made-up salt can be as long
 
@@ -60,8 +60,8 @@ class ScramKeys:
         mechanism, count, *encoded = match.groups()
         if mechanism not in _KEY_LENGTHS:
             raise ValueError(f"{mechanism} is none of {', '.join(_KEY_LENGTHS)}")
-        if not _FEWEST_ITERATIONS <= int(count) <= _MOST_ITERATIONS:
-            raise ValueError(f"{count} iterations are not from {_FEWEST_ITERATIONS} to {_MOST_ITERATIONS}")
+        if not FEWEST_ITERATIONS <= int(count) <= MOST_ITERATIONS:
+            raise ValueError(f"{count} iterations are not from {FEWEST_ITERATIONS} to {MOST_ITERATIONS}")
         salt, stored_key, server_key = map(_decode, encoded)
         if not _SHORTEST_SALT <= len(salt) <= _LONGEST_SALT:
             raise ValueError(f"a salt of {len(salt)} bytes is not from {_SHORTEST_SALT} to {_LONGEST_SALT} long")
