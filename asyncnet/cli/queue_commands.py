@@ -13,7 +13,7 @@ from asyncnet.cli.descriptors import write_all
 from asyncnet.cli.progress import print_line
 from asyncnet.errors import ConfigurationError
 from asyncnet.printable import printable
-from asyncnet.relay.admin import Listed, QueueAdmin, Selection, open_admin
+from asyncnet.relay.admin import AT_ONCE, Listed, QueueAdmin, Selection, open_admin
 from asyncnet.relay.messages import QueuedMessage, QueuedRecipient, State, format_id, parse_id
 
 BATCH = 32 * 1024
@@ -98,11 +98,11 @@ def _print(lines: Iterable[str]) -> None:
 def _as_line(listed: Listed) -> str:
     message, recipients = listed
     pending = [recipient for recipient in recipients if recipient.state is State.PENDING]
-    first, others = (pending or recipients)[0], len(pending or recipients) - 1
-    more = f" and {others} more" if others else ""
-    when = _state(message) or f"next {_time(_next(recipients))}"
-    sender, recipient = printable(_sender(message)), printable(str(first.recipient.address))
-    return f"{message.id:<15} {message.size:>10} {_time(message.arrived)} {sender} -> {recipient}{more}; {when}"
+    shown = [str(one.recipient.address) for one in pending or recipients]
+    whom = f"{shown[0] if shown else '?'}{f' and {len(shown) - 1} more' if len(shown) > 1 else ''}"
+    when = _state(message) or f"next {_due(_next(recipients))}"
+    line = f"{message.id:<15} {message.size:>10} {_time(message.arrived)} {_sender(message)} -> {whom}; {when}"
+    return printable(line)
 
 
 def _as_text(listed: Listed) -> str:
@@ -127,7 +127,7 @@ def _as_text(listed: Listed) -> str:
 
 def _plan(recipient: QueuedRecipient) -> str:
     attempts = f", {recipient.attempts} attempts" if recipient.attempts else ""
-    when = f", next {_time(recipient.next_attempt)}" if recipient.next_attempt is not None else ""
+    when = f", next {_due(recipient.next_attempt)}" if recipient.next_attempt is not None else ""
     return f"{attempts}{when}"
 
 
@@ -179,8 +179,14 @@ def _next(recipients: list[QueuedRecipient]) -> float | None:
     return min((one.next_attempt for one in recipients if one.next_attempt is not None), default=None)
 
 
-def _time(when: float | None) -> str:
-    """In UTC; "now" for what is due."""
-    if when is None:
-        return "-"
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(when)) if when else "now"
+def _due(when: float | None) -> str:
+    """When an attempt is made: never, at once, or then."""
+    return "-" if when is None else "now" if when == AT_ONCE else _time(when)
+
+
+def _time(when: float) -> str:
+    """In UTC."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(when))
+    except (OverflowError, ValueError, OSError):
+        return "?"  # of a year that no calendar has

@@ -7,14 +7,14 @@ notices within a second (`Queue.wait`). Everything here waits for the disk.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from os import PathLike
 from typing import TypeAlias
 
 from asyncnet.relay.database import Database, lower_destinations
 from asyncnet.relay.messages import QueuedMessage, QueuedRecipient, State
-from asyncnet.relay.rows import message_of, recipient_of
+from asyncnet.relay.rows import NONSENSE, message_of, recipient_of, stand_in
 from asyncnet.relay.schema import messages, recipients
 from asyncnet.relay.spool import Spool
 from asyncnet.relay.sql import Connection, select, update
@@ -36,7 +36,7 @@ class Selection:
 
 
 Listed: TypeAlias = tuple[QueuedMessage, list[QueuedRecipient]]
-"""A message and its recipients, in their order."""
+"""A message and its recipients, in their order; only those whose rows make sense."""
 
 _Change: TypeAlias = Callable[[Connection, list[int]], list[int]]
 """Changes messages; returns the keys of those whose files are to be removed after the transaction."""
@@ -117,10 +117,14 @@ def open_admin(folder: str | PathLike[str]) -> Iterator[QueueAdmin]:
 def _read(connection: Connection, keys: list[int]) -> list[Listed]:
     found: dict[int, Listed] = {}
     for row in connection.execute(select(messages).where(messages.c.key.in_(keys)).order_by(messages.c.key)):
-        found[row.key] = message_of(row._mapping), []
+        try:
+            found[row.key] = message_of(row._mapping), []
+        except NONSENSE:
+            found[row.key] = stand_in(row._mapping), []
     statement = select(recipients).where(recipients.c.message.in_(found))
     for row in connection.execute(statement.order_by(recipients.c.message, recipients.c.position)):
-        found[row.message][1].append(recipient_of(row._mapping))
+        with suppress(*NONSENSE):
+            found[row.message][1].append(recipient_of(row._mapping))
     return list(found.values())
 
 

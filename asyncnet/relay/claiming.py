@@ -10,16 +10,20 @@ raised here alone, when nothing was found.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from asyncnet.relay.messages import Claim, QueuedRecipient
-from asyncnet.relay.rows import message_of, recipient_of
+from asyncnet.relay.messages import Claim, format_id
+from asyncnet.relay.rows import NONSENSE, UNREADABLE, message_of, recipient_of
 from asyncnet.relay.schedule import Schedule
 from asyncnet.relay.schema import contents, destinations, messages, recipients
 from asyncnet.relay.sql import Connection, Row, Select, delete, func, select, update
+from asyncnet.relay.statements import stop_damaged
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -105,8 +109,8 @@ def _claim_at(connection: Connection, request: Claiming, name: str) -> None:
         _settle(connection, request, name)
 
 
-_Group: TypeAlias = tuple[int, list[QueuedRecipient]]
-"""A message's key, and some of its recipients."""
+_Group: TypeAlias = tuple[int, list[Row[Any]]]
+"""A message's key, and the rows of some of its recipients."""
 
 
 def _groups(rows: Sequence[Row[Any]], claimed: Collection[tuple[int, int]], size: int) -> list[_Group]:
@@ -117,17 +121,22 @@ def _groups(rows: Sequence[Row[Any]], claimed: Collection[tuple[int, int]], size
             continue
         if not groups or groups[-1][0] != row.message or len(groups[-1][1]) == size:
             groups.append((row.message, []))
-        groups[-1][1].append(recipient_of(row._mapping))
+        groups[-1][1].append(row)
     return groups
 
 
 def _claims(connection: Connection, name: str, groups: Sequence[_Group]) -> Iterator[Claim]:
+    """The claims on these recipients. A message that makes no sense is set aside: it is not to keep others from us."""
     keys = {key for key, _ in groups}
     statement = select(messages, contents.c.data).outerjoin(contents, contents.c.message == messages.c.key)
     rows = {row.key: row for row in connection.execute(statement.where(messages.c.key.in_(keys)))}
     for key, found in groups:
-        row = rows[key]
-        yield Claim(message_of(row._mapping), name, tuple(found), row.data)
+        try:
+            message = message_of(rows[key]._mapping)
+            yield Claim(message, name, tuple(recipient_of(row._mapping) for row in found), rows[key].data)
+        except NONSENSE as error:
+            logger.error("message %s was set aside: %s (%r)", format_id(key), UNREADABLE, error)
+            stop_damaged(connection, key, UNREADABLE)
 
 
 def _next_attempt(connection: Connection, name: str, now: float) -> float:

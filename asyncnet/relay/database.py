@@ -11,7 +11,7 @@ import errno
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from asyncnet.errors import ConfigurationError
 from asyncnet.relay import schema
@@ -21,6 +21,7 @@ from asyncnet.relay.sql import Connection, Engine, case, create_engine, event
 # isort: split
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import StaticPool
 
 APPLICATION_ID = 0x61736E71
@@ -71,7 +72,9 @@ class Database:
         Raises ConfigurationError for what is no queue, is damaged, or was made by a newer asyncnet. Nothing in the
         file has changed then.
         """
-        if not create and not os.path.exists(path):
+        if create:
+            _make_private(path)
+        elif not os.path.exists(path):
             raise ConfigurationError(f"{path}: no such file: no queue has been there")
         try:
             raw = sqlite3.connect(path, timeout=LOCK_PATIENCE, isolation_level=None, check_same_thread=False)
@@ -133,6 +136,12 @@ class Database:
             connection.exec_driver_sql(f"PRAGMA user_version = {schema.VERSION}")
 
 
+def _make_private(path: str) -> None:
+    """Have an empty file for its owner alone, where there is none: SQLite gives its log the same permissions."""
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
 def _check_ours(raw: sqlite3.Connection, path: str) -> int:
     """The version of the tables, 0 where there are none yet."""
     version: int = raw.execute("PRAGMA user_version").fetchone()[0]
@@ -173,6 +182,12 @@ def _explained(error: sqlite3.Error | DBAPIError, path: str) -> ConfigurationErr
         advice = "it was left as it is: move it away for the relay to start anew, or restore a copy"
         return ConfigurationError(f"{path}: no database, or a damaged one ({cause}); {advice}")
     return ConfigurationError(f"{path}: the database cannot be used: {cause}")
+
+
+@compiles(schema.Key, "sqlite")
+def _key_type(*_: object, **__: object) -> str:
+    """Only a primary key of the type INTEGER is SQLite's own key of a row."""
+    return "INTEGER"
 
 
 def lower_destinations(connection: Connection, earliest: Mapping[str, float]) -> None:

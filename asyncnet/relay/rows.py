@@ -16,7 +16,13 @@ from asyncnet.replies import Reply
 from asyncnet.smtp.address import MailAddress
 from asyncnet.smtp.delivery import Client, Role
 from asyncnet.smtp.envelope import Body, Envelope, Notify, Recipient, Returned
-from asyncnet.transports.address import Address
+from asyncnet.transports.address import NOWHERE, Address
+
+NONSENSE = (ValueError, TypeError, LookupError, AttributeError)
+"""What `message_of` and `recipient_of` raise for rows that nobody can have written: the disk has."""
+
+UNREADABLE = "its row in the database makes no sense"
+"""Why a message with such a row is set aside."""
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -56,6 +62,11 @@ def message_of(row: Mapping[Any, Any]) -> QueuedMessage:
         held=row["held"],
         damage=row["damage"],
     )
+
+
+def stand_in(row: Mapping[Any, Any]) -> QueuedMessage:
+    """What can be told of a message whose row makes no sense."""
+    return QueuedMessage(row["key"], Envelope(None), Client(NOWHERE, ""), 0, 0, 0, "", False, damage=UNREADABLE)
 
 
 def _encode_envelope(envelope: Envelope) -> str:

@@ -30,10 +30,15 @@ STEPS: Mapping[int, Callable[[Connection], object]] = {}
 
 metadata = MetaData()
 
+
+class Key(BigInteger):
+    """The key of a message, 63 bits. A type of its own, as databases differ in what they make rows quick to find by."""
+
+
 messages = Table(
     "messages",
     metadata,
-    Column("key", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("key", Key, primary_key=True, autoincrement=False),
     Column("sender_local", Text),  # both None: the null reverse-path
     Column("sender_domain", Text),
     Column("envelope", Text, nullable=False),
@@ -50,7 +55,7 @@ messages = Table(
 contents = Table(
     "contents",
     metadata,
-    Column("message", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("message", Key, primary_key=True, autoincrement=False),
     Column("data", LargeBinary, nullable=False),
 )
 """Apart from the messages, so that whoever lists those does not wade through what they hold."""
@@ -58,7 +63,7 @@ contents = Table(
 recipients = Table(
     "recipients",
     metadata,
-    Column("message", BigInteger, primary_key=True, autoincrement=False),
+    Column("message", Key, primary_key=True, autoincrement=False),
     Column("position", Integer, primary_key=True, autoincrement=False),
     Column("local", Text, nullable=False),
     Column("domain", Text, nullable=False),

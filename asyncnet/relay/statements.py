@@ -139,10 +139,14 @@ def remove_messages(connection: Connection, keys: Iterable[int]) -> list[int]:
 
 def set_aside(connection: Connection, request: SettingAside) -> None:
     """Note what is wrong with a message, and plan no more attempts."""
-    key = request.claim.message.key
-    noted = connection.execute(update(messages).where(messages.c.key == key).values(damage=request.reason))
-    request.was_there = noted.rowcount > 0
+    request.was_there = stop_damaged(connection, request.claim.message.key, request.reason)
+
+
+def stop_damaged(connection: Connection, key: int, reason: str) -> bool:
+    """Note why a message has no attempts any more. Whether there is such a message."""
+    noted = connection.execute(update(messages).where(messages.c.key == key).values(damage=reason))
     connection.execute(update(recipients).where(recipients.c.message == key).values(next_attempt=None))
+    return noted.rowcount > 0
 
 
 def known(connection: Connection, keys: Sequence[int]) -> list[int]:

@@ -9,6 +9,7 @@ something that the world knows from then on:
     accepted ID DIGEST RECIPIENTS  a message has got its 250
     delivered ID DIGEST PLACES     it was handed on for these recipients, who may be gone from now on
     recorded ID PLACES             and now they are
+    failed ID PLACES REPORT        it will be for these recipients, in the same moment in which this report is there
 
 Without a COUNT it goes on until it is killed.
 """
@@ -23,7 +24,7 @@ from collections.abc import Callable
 
 import trio
 
-from asyncnet.relay.messages import Outcome, State
+from asyncnet.relay.messages import Claim, Outcome, State
 from asyncnet.relay.queue import Queue, open_queue
 from asyncnet.relay.spool import checksum_of
 from asyncnet.replies import Reply
@@ -67,14 +68,30 @@ async def accept(queue: Queue, chance: random.Random, tell: Tell) -> None:
     tell(f"accepted {said.removeprefix('queued as ')} {checksum_of(data)} {count}")
 
 
-async def deliver(queue: Queue, tell: Tell) -> None:
+async def deliver(queue: Queue, chance: random.Random, tell: Tell) -> None:
     for claim in await queue.claim(2):
         data = b"".join([piece async for piece in queue.read(claim)])
         places = ",".join(str(one.position) for one in claim.recipients)
+        if claim.message.envelope.sender is not None and chance.random() < 0.3:
+            await fail(queue, claim, places, tell)
+            continue
         tell(f"delivered {claim.message.id} {checksum_of(data)} {places}")
         outcomes = [Outcome(one.position, State.DELIVERED, Reply.of(250, "ok")) for one in claim.recipients]
         await queue.record(claim, outcomes)
         tell(f"recorded {claim.message.id} {places}")
+
+
+async def fail(queue: Queue, claim: Claim, places: str, tell: Tell) -> None:
+    """Give recipients up: their sender gets a report."""
+    report = await queue.report(Envelope(None), claim.message.client)
+    await report.add(Recipient(MailAddress("ann", "example.org")))
+    data = claim.message.id.encode() * 8000
+    await report.write(data)
+    tell(f"failed {claim.message.id} {places} {report.id}")
+    outcomes = [Outcome(one.position, State.FAILED, Reply.of(550, "no")) for one in claim.recipients]
+    await queue.record(claim, outcomes, reports=[report])
+    tell(f"recorded {claim.message.id} {places}")
+    tell(f"accepted {report.id} {checksum_of(data)} 1")
 
 
 async def main(folder: str, seed: str, count: str = "") -> None:
@@ -89,7 +106,7 @@ async def main(folder: str, seed: str, count: str = "") -> None:
             while left:
                 left -= 1
                 if chance.random() < 0.35:
-                    await deliver(queue, tell)
+                    await deliver(queue, chance, tell)
                 else:
                     await accept(queue, chance, tell)
 

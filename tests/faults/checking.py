@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +22,8 @@ class Promised:
     """Who has been. That may be before the 250 has left."""
     recorded: dict[str, set[int]] = field(default_factory=dict)
     """Who has been, and was crossed off: none of these may be."""
+    reports: dict[str, tuple[str, set[int]]] = field(default_factory=dict)
+    """The message and recipients of each report that was to be made."""
     repeated: int = 0
     """How often somebody was served again, as is allowed where it was not crossed off yet."""
     problems: list[str] = field(default_factory=list)
@@ -44,6 +46,11 @@ class Promised:
         elif what == "delivered":
             id, digest, places = words
             self._delivered(id, digest, _numbers(places))
+        elif what == "failed":
+            id, places, report = words
+            self.reports[report] = id, _numbers(places)
+            # Its recipients may be gone from now on, but only with the report: see `_broken_reports`.
+            self.waiting.setdefault(id, set()).difference_update(_numbers(places))
         elif what == "recorded":
             id, places = words
             self.recorded.setdefault(id, set()).update(_numbers(places))
@@ -60,7 +67,7 @@ class Promised:
 
     def broken_by(self, found: Found) -> list[str]:
         """Which promises a queue breaks in which this was found, in words."""
-        problems = list(self.problems)
+        problems = self.problems + list(self._broken_reports(found))
         for id, digest in self.digests.items():
             there_digest, there = found.get(id, (digest, set()))
             if there_digest != digest:
@@ -70,6 +77,20 @@ class Promised:
             if there & self.recorded.get(id, set()):
                 problems.append(f"{id} is there though it was crossed off")
         return problems
+
+    def _broken_reports(self, found: Found) -> Iterator[str]:
+        """Who was given up has a report, and who has a report was given up."""
+        reported: dict[str, set[int]] = {}
+        for report, (id, places) in self.reports.items():
+            if report in found or self.served.get(report):
+                reported.setdefault(id, set()).update(places)
+        for id in {id for id, _ in self.reports.values()}:
+            given_up = {place for of, places in self.reports.values() if of == id for place in places}
+            gone = given_up - found.get(id, ("", set()))[1] - self.served.get(id, set())
+            if gone - reported.get(id, set()):
+                yield f"{id} was given up, and nobody was told"
+            if found.get(id, ("", set()))[1] & reported.get(id, set()):
+                yield f"{id} was reported as given up, and is there"
 
 
 def _numbers(text: str) -> set[int]:

@@ -47,6 +47,7 @@ def test_the_recording_has_what_it_is_to_prove(steps: list[Step]) -> None:
     promised = Promised.by(step.data for step in steps if step.kind == "r")
     assert len(promised.digests) > 30
     assert sum(map(len, promised.recorded.values())) > 10
+    assert len(promised.reports) > 3
     made = [step.data for step in steps if step.kind == "c"]
     assert any(name.startswith(b"content/") for name in made)
     assert b"queue.db-wal" in made

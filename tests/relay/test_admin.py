@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,17 +20,6 @@ from tests.relay.use import ENVELOPE, LATER, LONG, Clock, content, deferred, del
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("asyncnet.relay.queue.WATCH_EVERY", 0.001)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def queue(tmp_path: Path, clock: Clock) -> AsyncIterator[Queue]:
-    async with open_queue(tmp_path, clock=clock) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,17 +14,6 @@ from asyncnet.relay.limits import QueueLimits
 from asyncnet.relay.messages import Claim, format_id
 from asyncnet.relay.queue import Queue, open_queue
 from tests.relay.use import Clock, deferred, delivered, put, to
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def queue(tmp_path: Path, clock: Clock) -> AsyncIterator[Queue]:
-    async with open_queue(tmp_path, clock=clock) as opened:
-        yield opened
 
 
 def domains(claims: list[Claim]) -> list[str]:

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
 
-from asyncnet.errors import ConfigurationError
 from asyncnet.relay import queue as queue_module
-from asyncnet.relay import schema
 from asyncnet.relay.limits import QueueLimits
-from asyncnet.relay.messages import DamagedContent, Gone, Outcome, State, format_id, parse_id
+from asyncnet.relay.messages import Outcome, State, format_id, parse_id
 from asyncnet.relay.queue import Queue, open_queue
-from asyncnet.relay.retry import RetryPolicy
 from asyncnet.smtp.address import MailAddress
 from asyncnet.smtp.delivery import Refused
 from asyncnet.smtp.envelope import Envelope, Recipient
@@ -43,17 +37,6 @@ from tests.relay.use import (
     put,
     to,
 )
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def queue(tmp_path: Path, clock: Clock) -> AsyncIterator[Queue]:
-    async with open_queue(tmp_path, clock=clock) as opened:
-        yield opened
 
 
 class TestComingIn:
@@ -105,8 +88,8 @@ class TestComingIn:
 
     async def test_only_the_owner_can_read_it(self, queue: Queue, tmp_path: Path) -> None:
         await put(queue, b"x" * LONG)
-        for folder in (tmp_path / "content", *tmp_path.joinpath("content").iterdir()):
-            assert stat.S_IMODE(folder.stat().st_mode) & 0o077 == 0
+        for path in tmp_path.rglob("*"):
+            assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
 
     async def test_a_folder_that_is_made_is_its_owners_alone(self, tmp_path: Path) -> None:
         async with open_queue(tmp_path / "new"):
@@ -138,7 +121,7 @@ class TestComingIn:
             await transaction.commit()
 
     async def test_below_the_reserve_no_message_is_begun(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mock_clock: trio.testing.MockClock
     ) -> None:
         limits = QueueLimits(reserve=1000)
         async with open_queue(tmp_path, limits=limits) as queue:
@@ -148,11 +131,11 @@ class TestComingIn:
             with pytest.raises(Refused, match=r"452 4\.3\.1"):
                 await queue.start(Envelope(None, size=101), CLIENT)
             free = 999
-            await trio.sleep(queue_module.WATCH_EVERY)
+            mock_clock.jump(queue_module.WATCH_EVERY)
             with pytest.raises(Refused, match=r"452 4\.3\.1"):
                 await queue.start(Envelope(None), CLIENT)
             free = 1000
-            await trio.sleep(queue_module.WATCH_EVERY)
+            mock_clock.jump(queue_module.WATCH_EVERY)
             await (await queue.start(Envelope(None), CLIENT)).abort()
 
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
@@ -295,230 +278,6 @@ class TestGoingOut:
         assert len(os.listdir("/proc/self/fd")) == before
 
 
-class TestDamage:
-    async def damaged(self, queue: Queue, caplog: pytest.LogCaptureFixture) -> str:
-        """Claim and read the only message; the reason why that fails."""
-        [claim] = await queue.claim(10)
-        pieces = []
-        with pytest.raises(DamagedContent), caplog.at_level(logging.ERROR, "asyncnet"):
-            async for piece in queue.read(claim):
-                pieces.append(piece)
-        assert len(b"".join(pieces)) < claim.message.size  # so that nobody takes it for whole
-        assert claim.message.id in caplog.text
-        assert await queue.claim(10) == []
-        return caplog.records[-1].getMessage().rpartition(": ")[2]
-
-    def reason(self, folder: Path) -> str | None:
-        with sqlite3.connect(folder / "queue.db") as database:
-            [[reason]] = database.execute("SELECT damage FROM messages")
-        database.close()
-        return reason
-
-    @pytest.mark.parametrize("size", [LONG, 1_000_000])
-    @pytest.mark.parametrize("how", ["truncated", "emptied", "longer", "flipped first", "flipped last"])
-    async def test_a_content_file_that_was_changed_is_set_aside(
-        self, queue: Queue, tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str, size: int
-    ) -> None:
-        path = tmp_path / "content" / await put(queue, b"x" * size)
-        data = bytearray(path.read_bytes())
-        match how:
-            case "truncated":
-                del data[-1:]
-            case "emptied":
-                data.clear()
-            case "longer":
-                data += b"x"
-            case "flipped first":
-                data[0] ^= 1
-            case "flipped last":
-                data[-1] ^= 1
-        path.write_bytes(data)
-        if how == "longer":
-            [claim] = await queue.claim(10)
-            with pytest.raises(DamagedContent):
-                await content(queue, claim)
-        else:
-            assert await self.damaged(queue, caplog) == "its content file has changed"
-        assert path.read_bytes() == data  # nothing is deleted
-        assert self.reason(tmp_path) == "its content file has changed"
-
-    async def test_one_that_is_missing_is_set_aside(
-        self, queue: Queue, tmp_path: Path, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        (tmp_path / "content" / await put(queue, b"x" * LONG)).unlink()
-        assert await self.damaged(queue, caplog) == "its content file is missing"
-        assert self.reason(tmp_path) == "its content file is missing"
-
-    async def test_a_content_in_the_database_that_was_changed_is_set_aside(
-        self, queue: Queue, tmp_path: Path, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        await put(queue, b"short")
-        with sqlite3.connect(tmp_path / "queue.db") as database:
-            database.execute("UPDATE contents SET data = x'00'")
-        database.close()
-        assert await self.damaged(queue, caplog) == "its content in the database has changed"
-
-    async def test_it_stays_aside_when_the_queue_is_opened_again(
-        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        async with open_queue(tmp_path) as queue:
-            (tmp_path / "content" / await put(queue, b"x" * LONG)).unlink()
-            await self.damaged(queue, caplog)
-        async with open_queue(tmp_path) as queue:
-            assert await queue.claim(10) == []
-        assert self.reason(tmp_path) is not None
-
-    @pytest.mark.parametrize("size", [10, LONG])
-    async def test_one_that_was_removed_by_somebody_is_no_damage(
-        self, queue: Queue, tmp_path: Path, caplog: pytest.LogCaptureFixture, size: int
-    ) -> None:
-        id = await put(queue, b"x" * size)
-        [claim] = await queue.claim(10)
-        with sqlite3.connect(tmp_path / "queue.db") as database:
-            database.execute("DELETE FROM messages")
-            database.execute("DELETE FROM recipients")
-        database.close()
-        if size == LONG:
-            (tmp_path / "content" / id).unlink()
-            with pytest.raises(Gone):
-                await content(queue, claim)
-        assert await delivered(queue, claim)
-        assert not caplog.records
-
-
-class TestOpening:
-    async def test_a_second_relay_is_refused(self, tmp_path: Path) -> None:
-        async with open_queue(tmp_path):
-            with pytest.raises(ConfigurationError, match=f"another relay is at work there, process {os.getpid()}"):
-                async with open_queue(tmp_path):
-                    pass
-        async with open_queue(tmp_path):
-            pass
-
-    async def test_a_second_process_is_refused(self, tmp_path: Path) -> None:
-        program = (
-            "import sys, trio; from asyncnet.relay.queue import open_queue\n"
-            "async def main():\n async with open_queue(sys.argv[1]): pass\n"
-            "trio.run(main)"
-        )
-        async with open_queue(tmp_path):
-            done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True)
-        assert "another relay is at work there" in done.stderr
-
-    async def test_what_is_garbage_is_refused_and_left_as_it_is(self, tmp_path: Path) -> None:
-        for garbage in (b"garbage" * 1000, b"SQLite format 3\0" + b"garbage" * 1000):
-            (tmp_path / "queue.db").write_bytes(garbage)
-            with pytest.raises(ConfigurationError, match=r"queue\.db: no database, or a damaged one"):
-                async with open_queue(tmp_path):
-                    pass
-            assert (tmp_path / "queue.db").read_bytes() == garbage
-            assert sorted(path.name for path in tmp_path.iterdir()) == ["content", "lock", "queue.db"]
-
-    async def test_a_database_of_another_program_is_refused_and_left_as_it_is(self, tmp_path: Path) -> None:
-        with sqlite3.connect(tmp_path / "queue.db") as database:
-            database.execute("CREATE TABLE theirs (x)")
-        database.close()
-        before = (tmp_path / "queue.db").read_bytes()
-        with pytest.raises(ConfigurationError, match="a database of some other program"):
-            async with open_queue(tmp_path):
-                pass
-        assert (tmp_path / "queue.db").read_bytes() == before
-
-    async def test_a_newer_queue_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        with monkeypatch.context() as patched:
-            patched.setattr(schema, "VERSION", schema.VERSION + 1)
-            async with open_queue(tmp_path) as queue:
-                await put(queue)
-        before = (tmp_path / "queue.db").read_bytes()
-        with pytest.raises(
-            ConfigurationError, match="a queue of version 2, made by a newer asyncnet: this one knows 1"
-        ):
-            async with open_queue(tmp_path):
-                pass
-        assert (tmp_path / "queue.db").read_bytes() == before
-
-    async def test_an_older_queue_is_brought_up_to_date_step_by_step(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        async with open_queue(tmp_path) as queue:
-            id = await put(queue)
-        steps = {
-            1: lambda connection: connection.exec_driver_sql("ALTER TABLE messages ADD COLUMN added INTEGER"),
-            2: lambda connection: connection.exec_driver_sql("UPDATE messages SET added = 7"),
-        }
-        monkeypatch.setattr(schema, "VERSION", 3)
-        monkeypatch.setattr(schema, "STEPS", steps)
-        for _ in range(2):
-            async with open_queue(tmp_path) as queue:
-                assert [claim.message.id for claim in await queue.claim(10)] == [id]
-        with sqlite3.connect(tmp_path / "queue.db") as database:
-            assert database.execute("SELECT added FROM messages").fetchall() == [(7,)]
-        database.close()
-
-    async def test_a_step_that_fails_leaves_the_older_queue(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        async with open_queue(tmp_path) as queue:
-            await put(queue)
-
-        def fail(connection: Any) -> None:
-            connection.exec_driver_sql("DROP TABLE messages")
-            raise RuntimeError("in the middle")
-
-        with monkeypatch.context() as patched:
-            patched.setattr(schema, "VERSION", 2)
-            patched.setattr(schema, "STEPS", {1: fail})
-            with pytest.raises(RuntimeError):
-                async with open_queue(tmp_path):
-                    pass
-        async with open_queue(tmp_path) as queue:
-            assert len(await queue.claim(10)) == 1
-
-    async def test_contents_that_nobody_knows_are_removed_and_others_are_not(self, tmp_path: Path) -> None:
-        async with open_queue(tmp_path) as queue:
-            id = await put(queue, b"x" * LONG)
-            short = await put(queue, b"x")
-        for name in ("1", "65D8A0C4F21B3E7", short, "README"):
-            (tmp_path / "content" / name).write_bytes(b"x")
-        async with open_queue(tmp_path) as queue:
-            assert files(tmp_path) == sorted([id, "README"])
-            assert len(await queue.claim(10)) == 2
-
-    async def test_a_folder_that_cannot_be_is_a_configuration_error(self, tmp_path: Path) -> None:
-        (tmp_path / "file").write_bytes(b"")
-        with pytest.raises(ConfigurationError):
-            async with open_queue(tmp_path / "file" / "spool"):
-                pass
-
-    async def test_one_that_fails_to_open_is_free_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def fail(path: str) -> None:
-            raise OSError(errno.EIO, "broken")
-
-        before = len(os.listdir("/proc/self/fd"))
-        with monkeypatch.context() as patched:
-            patched.setattr(os, "scandir", fail)
-            with pytest.raises(ConfigurationError, match="cannot be opened: broken"):
-                async with open_queue(tmp_path):
-                    pass
-        assert len(os.listdir("/proc/self/fd")) == before
-        async with open_queue(tmp_path):
-            pass
-        assert len(os.listdir("/proc/self/fd")) == before
-
-    async def test_where_sqlite_cannot_write_durably_it_is_refused(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        real = sqlite3.connect
-
-        def in_memory(path: str, **options: Any) -> sqlite3.Connection:
-            return real(":memory:", **options)  # which has no WAL
-
-        monkeypatch.setattr(sqlite3, "connect", in_memory)
-        with pytest.raises(ConfigurationError, match="SQLite cannot write durably there"):
-            async with open_queue(tmp_path):
-                pass
-
-
 def test_without_sqlalchemy_the_error_says_what_to_install() -> None:
     program = "import sys; sys.modules['sqlalchemy'] = None\nimport asyncnet.relay.queue"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -531,45 +290,3 @@ def test_ids_are_read_as_they_are_written_and_nothing_else_is() -> None:
     for text in ("", "x", "-1", "+1", " 1", "1_0", "1" * 16, "٣"):
         with pytest.raises(ValueError, match="hexadecimal"):
             parse_id(text)
-
-
-class TestClocks:
-    async def test_one_that_was_ahead_delays_nothing_for_longer_than_a_pause(
-        self, tmp_path: Path, clock: Clock
-    ) -> None:
-        async with open_queue(tmp_path, clock=clock) as queue:
-            await put(queue, recipients=to("a@x.example"))
-            await put(queue, recipients=to("b@x.example"))
-            for claim in await queue.claim(10):
-                await deferred(queue, claim)
-        clock.now -= 1_000_000
-        async with open_queue(tmp_path, clock=clock) as queue:
-            assert len(await queue.claim(10)) == 2
-
-    async def test_nor_where_something_else_is_due_earlier(self, tmp_path: Path, clock: Clock) -> None:
-        async with open_queue(tmp_path, clock=clock) as queue:
-            await put(queue, recipients=to("a@x.example"))
-            [claim] = await queue.claim(10)
-            await deferred(queue, claim)
-        clock.now -= 1_000_000
-        with sqlite3.connect(tmp_path / "queue.db") as database:
-            database.execute("UPDATE destinations SET next_attempt = ?", [clock.now])
-        database.close()
-        async with open_queue(tmp_path, clock=clock) as queue:
-            await queue.claim(10)
-            await queue.wait()
-            assert len(await queue.claim(10)) == 1
-
-    async def test_a_step_of_the_wall_clock_does_not_move_the_queues(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        import time
-
-        clock = queue_module.queue_clock()
-        before = clock()
-        real = time.time
-        monkeypatch.setattr(time, "time", lambda: real() + 1_000_000)
-        assert before <= clock() < before + 1000
-
-    def test_nothing_is_given_up_that_was_hardly_tried(self) -> None:
-        policy = RetryPolicy()
-        assert not policy.is_given_up(expires=0, attempts=policy.least_attempts - 1, now=1e12)
-        assert policy.is_given_up(expires=0, attempts=policy.least_attempts, now=1e12)
