@@ -230,14 +230,13 @@ def _hostname(args: argparse.Namespace) -> str:
 def _routes(args: argparse.Namespace, local: dict[str, Mailboxes]) -> Routes:
     from asyncnet.relay.routes import Routes
     from asyncnet.relay.routing import Ourselves, Router
-    from asyncnet.smtp.client import parse_url
 
     manners, host_manners = _manners(args)
     ourselves = Ourselves([_hostname(args)], _addresses(map(parse, args.endpoints)))
     return Routes(
         local=local,
-        via={domain: parse_url(url) for domain, url in args.relay_domain},
-        default=None if args.relay_to is None else parse_url(args.relay_to),
+        via=dict(args.relay_domain),
+        default=args.relay_to,
         router=Router(_resolver(args), ourselves=ourselves),
         manners=manners,
         host_manners=host_manners,

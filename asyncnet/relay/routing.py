@@ -86,6 +86,14 @@ class Resolver(Protocol):
         ...
 
 
+class Finder(Protocol):
+    """Who knows the way: `Router`."""
+
+    async def hosts(self, domain: str) -> Sequence[Host]:
+        """The hosts for `domain`, as `MailAddress.domain` has it, the best first; at least one. Raises `NoRoute`."""
+        ...
+
+
 class Ourselves:
     """Who we are, so that mail is not sent in circles.
 
@@ -109,7 +117,7 @@ def is_public(address: IPAddress) -> bool:
 
 
 class Router:
-    """Finds the hosts for a domain, by the DNS.
+    """Finds the hosts for a domain, by the DNS. A `Finder`.
 
     `ourselves`: who we are. `accepts` tells which addresses may be those of an exchanger (`is_public`). `port` is that
     of SMTP, but for tests. `shuffle` puts hosts of equal preference in random order, so that each gets its share.
@@ -131,7 +139,6 @@ class Router:
         self._shuffle = shuffle
 
     async def hosts(self, domain: str) -> Sequence[Host]:
-        """The hosts for `domain`, as `MailAddress.domain` has it, the best first; at least one. Raises `NoRoute`."""
         if domain.startswith("["):
             return [self._host_of_literal(domain)]
         if not domain:

@@ -24,7 +24,7 @@ import trio
 
 from asyncnet.errors import AsyncnetError, LocalProtocolError
 from asyncnet.relay.conversion import Inconvertible, to_seven_bits
-from asyncnet.relay.routing import NoRoute, Router
+from asyncnet.relay.routing import Finder, NoRoute
 from asyncnet.relay.targets import Parcel, Unreachable, Verdict
 from asyncnet.replies import Reply
 from asyncnet.smtp.client import (
@@ -105,7 +105,7 @@ def to_host(url: SMTPURL, manners: Manners = Manners()) -> SMTPTarget:
     return SMTPTarget(doors, manners)
 
 
-def to_domain(domain: str, router: Router, manners: Manners = Manners()) -> SMTPTarget:
+def to_domain(domain: str, router: Finder, manners: Manners = Manners()) -> SMTPTarget:
     """The mail exchangers of a domain."""
 
     async def doors() -> Sequence[Door]:

@@ -39,8 +39,17 @@ if TYPE_CHECKING:
     from asyncnet.smtp.envelope import Recipient as Recipient
     from asyncnet.smtp.envelope import Returned as Returned
     from asyncnet.smtp.extensions import Extensions as Extensions
+    from asyncnet.smtp.inbox import Inbox as Inbox
+    from asyncnet.smtp.inbox import Message as Message
     from asyncnet.smtp.limits import SMTPLimits as SMTPLimits
     from asyncnet.smtp.limits import SMTPTimeouts as SMTPTimeouts
+    from asyncnet.smtp.policies import Aliases as Aliases
+    from asyncnet.smtp.policies import Guarded as Guarded
+    from asyncnet.smtp.policies import KnownRecipients as KnownRecipients
+    from asyncnet.smtp.policies import NoOpenRelay as NoOpenRelay
+    from asyncnet.smtp.policies import RateLimit as RateLimit
+    from asyncnet.smtp.policies import Rule as Rule
+    from asyncnet.smtp.policies import SendersOfUsers as SendersOfUsers
     from asyncnet.smtp.server import SMTPHandler as SMTPHandler
     from asyncnet.smtp.url import SMTPURL as SMTPURL
 else:
@@ -69,7 +78,17 @@ else:
             "discard": ("Discard",),
             "envelope": ("Body", "Envelope", "Notify", "Recipient", "Returned"),
             "extensions": ("Extensions",),
+            "inbox": ("Inbox", "Message"),
             "limits": ("SMTPLimits", "SMTPTimeouts"),
+            "policies": (
+                "Aliases",
+                "Guarded",
+                "KnownRecipients",
+                "NoOpenRelay",
+                "RateLimit",
+                "Rule",
+                "SendersOfUsers",
+            ),
             "server": ("SMTPHandler",),
             "url": ("SMTPURL",),
         },
