@@ -51,7 +51,7 @@ class Conversation:
         """The message that comes, since MAIL."""
         self.is_ending = False
         """Whether the connection ends behind the next reply."""
-        self.knows_no_better = stream.peer in server.normalise_from
+        self.knows_no_better = bool(server.normalise_from) and stream.peer in server.normalise_from
         """Whether the client's line ends are put right."""
         self._logins: Logins | None = None
         self._mechanisms: tuple[str, ...] | None = None
@@ -165,7 +165,9 @@ class Conversation:
             except LimitExceeded:
                 self.say(coded(421, "4.7.0", "This does not end."))
             await self.drop_message()
-            if not self._said_goodbye:
+            if self._said_goodbye:
+                await self.stream.flush()
+            else:
                 await self.stream.linger()  # what the client still says must not destroy what it is told
         except (RemoteProtocolError, trio.BrokenResourceError):
             if self.stream.is_closed:
@@ -197,7 +199,7 @@ class Conversation:
         stream, limit = self.stream, self.server.smtp_limits.line
         if not stream.buffered:
             data = await stream.receive_some(limit)
-            if data.find(b"\n") == len(data) - 1 and data:
+            if data and data.find(b"\n") == len(data) - 1:
                 return data  # what most clients send: a command, and then they wait
             stream.unread(data)
             if not data:
