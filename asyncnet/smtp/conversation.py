@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import trio
@@ -183,11 +184,15 @@ class Conversation:
         stream, limits = self.stream, self.server.smtp_limits
         stream.deadline = trio.current_time() + self.server.smtp_timeouts.command
         while not self.is_ending:
+            hides = self._may_hear_password
+            if hides and not stream.buffered:
+                await stream.flush()  # what we say is no secret
             try:
-                if self.incoming is not None:  # a message has begun: a drain lets it come
-                    return await self._receive_line()
-                with idle():
-                    return await self._receive_line()
+                with stream.secret() if hides else nullcontext():
+                    if self.incoming is not None:  # a message has begun: a drain lets it come
+                        return await self._receive_line()
+                    with idle():
+                        return await self._receive_line()
                 self.say(coded(421, "4.3.2", "The service is going down: please come again."))
                 return None
             except LimitExceeded:
@@ -196,6 +201,11 @@ class Conversation:
                 self._count_errors(refusal)
                 await stream.skip_until(b"\n", limit=limits.skipped)
         return None
+
+    @property
+    def _may_hear_password(self) -> bool:
+        """Whether the next line may hold a password: AUTH has one in its own line, and may come behind others."""
+        return self.server.users is not None and self.session.identity is None
 
     async def _receive_line(self) -> bytes:
         """A line with its LF. Raises as `Stream.receive_until`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 import ssl
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,11 @@ from trio.testing import MockClock
 from asyncnet.auth.guard import LoginGuard
 from asyncnet.auth.sasl import client_mechanisms, encode_initial, encode_response
 from asyncnet.errors import PlaintextAfterUpgrade, RemoteProtocolError
+from asyncnet.middleware import ConversationLog
+from asyncnet.service import serve
 from asyncnet.smtp.extensions import Extensions
+from asyncnet.smtp.server import SMTPHandler
+from asyncnet.testing import MemoryListener, ScriptedPeer
 from asyncnet.transports.address import Address
 from asyncnet.transports.certificates import ServerTLS
 from tests.smtp.recorder import Peer, Recorder, Users, connected
@@ -96,6 +101,18 @@ class TestTLS:
             await peer.stream.start_tls(context, server_hostname="localhost")
             await peer.expect("250", "EHLO client.example")
             await peer.expect("250", "MAIL FROM:<a@example.org>")
+
+    async def test_a_client_of_another_protocol_is_turned_away(
+        self, tls: ServerTLS, context: ssl.SSLContext, autojump_clock: MockClock
+    ) -> None:
+        context.set_alpn_protocols(["http/1.1"])
+        recorder = Recorder()
+        with pytest.raises(RemoteProtocolError):
+            async with connected(recorder, tls=tls) as peer:
+                await peer.expect("220", "STARTTLS")
+                with pytest.raises(ssl.SSLError):
+                    await peer.stream.start_tls(context, server_hostname="localhost")
+        assert recorder.taken == []
 
     async def test_what_is_no_handshake_ends_the_connection(self, tls: ServerTLS, autojump_clock: MockClock) -> None:
         recorder = Recorder()
@@ -190,3 +207,41 @@ class TestLogin:
         async with connected(users=Users("anna"), **LOOPBACK) as peer:
             await peer.begin()
             await peer.expect("503 5.5.1", f"AUTH PLAIN {ANNA}")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"AUTH PLAIN {ANNA}\r\n",
+        f"AUTH PLAIN\r\n{ANNA}\r\n",
+        "AUTH LOGIN\r\nYW5uYQ==\r\nYW5uYQ==\r\n",
+        f"NOOP\r\nAUTH PLAIN {ANNA}\r\n",
+        f"AUTH FOO {ANNA}\r\nAUTH PLAIN {ANNA}\r\n",
+        f"AUTH PLAIN AGFubmEAd3Jvbmc=\r\nAUTH PLAIN {ANNA}\r\n",
+    ],
+)
+@pytest.mark.parametrize("way", ["at once", "line by line"])
+async def test_no_password_reaches_the_log_of_the_conversation(
+    said: str, way: str, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    pieces = [said] if way == "at once" else said.splitlines(keepends=True)
+    async with trio.open_nursery() as nursery:
+        listener = MemoryListener(address=LOOPBACK["local"])
+        handler = SMTPHandler(Recorder(), users=Users("anna"))
+        await nursery.start(
+            lambda task_status: serve(handler, listener, task_status=task_status, middleware=[ConversationLog()])
+        )
+        peer = Peer(ScriptedPeer(await listener.connect(LOOPBACK["peer"]), timeout=100))
+        await peer.reply()
+        await peer.expect("250", "EHLO client.example")
+        for piece in pieces:
+            await peer.scripted.send(piece.encode())
+        while (await peer.reply()).code != 235:
+            pass
+        await peer.expect("250", "MAIL FROM:<anna@example.org>")
+        nursery.cancel_scope.cancel()
+    assert "250 2.1.0 Sender ok." in caplog.text
+    assert "MAIL FROM:<anna@example.org>" in caplog.text  # who is in has no secrets any more
+    for secret in (ANNA, "YW5uYQ==", "AGFubmEAd3Jvbmc="):
+        assert secret not in caplog.text
