@@ -147,8 +147,7 @@ class SMTPCourier:
         try:
             doors = await self._doors()
         except NoRoute as exc:
-            code = 550 if exc.is_permanent else 451
-            raise Unreachable(coded(code, exc.enhanced, f"{exc}.")) from exc
+            raise Unreachable(coded(_code_for(exc), exc.enhanced, f"{exc}.")) from exc
         failures = []
         for door in doors[:MOST_HOSTS]:
             try:
@@ -248,6 +247,13 @@ class SMTPCourier:
             reply = coded(451, "4.4.2", "The connection broke before the host had said whether it takes the message.")
             return Verdict(reply)
         return Verdict(outcome.reply, self._host, tells_success=tells_success)
+
+
+def _code_for(error: NoRoute) -> int:
+    """556 says of a domain that it takes no mail: RFC 7505 section 4."""
+    if error.enhanced == "5.1.10":
+        return 556
+    return 550 if error.is_permanent else 451
 
 
 _TOO_MANY = coded(452, "4.5.3", "The host takes fewer recipients at once.")
