@@ -1,0 +1,227 @@
+"""One connection's conversation: its commands one after the other, and what they share.
+
+Replies are queued, and leave when the next command has to be waited for: commands that came together are answered
+together (RFC 2920). There is one task. A transaction that is open when the conversation ends, however it does, is
+aborted.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING
+
+import trio
+
+from asyncnet.auth.guard import Logins, passwords_allowed
+from asyncnet.auth.sasl import offered_mechanisms
+from asyncnet.connection import idle
+from asyncnet.errors import LimitExceeded, ReceiveTimeout, RemoteProtocolError
+from asyncnet.replies import Reply
+from asyncnet.smtp.declarations import COMMANDS, Argument
+from asyncnet.smtp.delivery import Refused, Role
+from asyncnet.smtp.extensions import Extensions
+from asyncnet.smtp.incoming import Incoming
+from asyncnet.smtp.session import Session
+from asyncnet.smtp.wire import CommandError, coded, parse_command
+from asyncnet.stream import Stream
+
+if TYPE_CHECKING:
+    from asyncnet.smtp.server import SMTPHandler
+
+logger = logging.getLogger("asyncnet.smtp")
+
+_MUCH = 32 * 1024
+"""How many bytes of replies may wait while more are said without a command in between (LMTP's)."""
+
+_OTHER_PROTOCOLS = frozenset({"GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT"})
+"""A browser was made to talk to us: the rest of what it sends is not a person's either."""
+
+
+class Conversation:
+    """The conversation on one connection. Commands are functions of it and their argument."""
+
+    def __init__(self, server: SMTPHandler, stream: Stream) -> None:
+        self.server = server
+        self.stream = stream
+        self.session = Session(
+            secured=stream.tls is not None, tls_required=server.tls_required, login_required=server.login_required
+        )
+        self.incoming: Incoming | None = None
+        """The message that comes, since MAIL."""
+        self.is_ending = False
+        """Whether the connection ends behind the next reply."""
+        self.knows_no_better = stream.peer in server.normalise_from
+        """Whether the client's line ends are put right."""
+        self._logins: Logins | None = None
+        self._mechanisms: tuple[str, ...] | None = None
+        self._errors = 0
+        self._said_goodbye = False
+
+    # What commands use
+
+    @property
+    def logins(self) -> Logins:
+        """What attempts to log in pass through."""
+        if self._logins is None:
+            self._logins = self.server.guard.connection(self.stream.peer)
+        return self._logins
+
+    async def mechanisms(self) -> tuple[str, ...]:
+        """How one can log in here and now: none over what others may listen to, unless that was asked for."""
+        if self._mechanisms is None:
+            users = self.server.users
+            if users is None or not self.may_log_in:
+                self._mechanisms = ()  # no SCRAM either: whoever listens could try passwords on what it tells
+            else:
+                self._mechanisms = await offered_mechanisms(users, passwords=True)
+        return self._mechanisms
+
+    @property
+    def may_log_in(self) -> bool:
+        """Whether a password may pass over this connection."""
+        return passwords_allowed(self.stream, insecure_auth=self.server.insecure_auth)
+
+    async def extensions(self) -> Extensions:
+        """What EHLO and LHLO offer."""
+        server, session = self.server, self.session
+        return Extensions(
+            pipelining=True,
+            size=server.smtp_limits.message,
+            eight_bit_mime=True,
+            smtputf8=True,
+            enhanced_status_codes=True,
+            starttls=server.tls is not None and not session.secured,
+            auth=await self.mechanisms() if session.identity is None else (),
+            chunking=True,
+            binarymime=True,
+            dsn=True,
+            most_mails=server.smtp_limits.messages,
+            most_recipients=server.smtp_limits.recipients,
+            others=("HELP",),
+        )
+
+    def say(self, reply: Reply) -> None:
+        """Queue a reply. It leaves when the next command is waited for."""
+        self._said_goodbye = reply.code == 221
+        self.stream.write(reply.encode(every_line_coded=True))
+
+    async def say_each(self, replies: list[Reply]) -> None:
+        """Queue many replies, and send them where they are too many to wait."""
+        for reply in replies:
+            if self.stream.pending > _MUCH:
+                await self.stream.flush()
+            self.say(reply)
+
+    async def drop_message(self) -> None:
+        """The transaction is over. Aborts it, unless it was completed."""
+        incoming, self.incoming = self.incoming, None
+        self.session.reset()
+        if incoming is not None:
+            await incoming.abort()
+
+    async def start_tls(self) -> None:
+        """Begin TLS and begin anew. Raises `trio.BrokenResourceError` if the handshake fails."""
+        assert self.server.tls is not None, "STARTTLS was offered"
+        await self.drop_message()
+        try:
+            await self.stream.start_tls(self.server.tls, server_side=True)
+        except OSError as exc:
+            raise trio.BrokenResourceError(f"the TLS handshake failed: {exc}") from exc
+        self.session = self.session.secured_anew()
+        self._mechanisms = None
+
+    async def read_line(self) -> bytes:
+        """A line that is no command: an answer to a challenge. Raises `CommandError` for one that is too long."""
+        self.stream.deadline = trio.current_time() + self.server.smtp_timeouts.command
+        limits = self.server.smtp_limits
+        try:
+            return await self.stream.receive_until(b"\n", limit=limits.line)
+        except LimitExceeded:
+            await self.stream.skip_until(b"\n", limit=limits.skipped)
+            raise CommandError("a line that is too long", 500, "5.5.2") from None
+
+    # Commands
+
+    async def run(self) -> None:
+        """Greet, and answer commands until the client or the service has had enough."""
+        kind = "LMTP" if self.server.role is Role.LMTP else "ESMTP"
+        self.say(Reply.of(220, f"{self.server.hostname} {kind} asyncnet"))
+        try:
+            try:
+                while not self.is_ending and (line := await self._next_line()) is not None:
+                    reply = await self._obey(line)
+                    if reply is not None:
+                        self.say(reply)
+                        self._count_errors(reply)
+            except ReceiveTimeout:
+                self.say(coded(421, "4.4.2", "Nothing came for too long."))
+            except LimitExceeded:
+                self.say(coded(421, "4.7.0", "This does not end."))
+            await self.drop_message()
+            if not self._said_goodbye:
+                await self.stream.linger()  # what the client still says must not destroy what it is told
+        except (RemoteProtocolError, trio.BrokenResourceError):
+            if self.stream.is_closed:
+                raise  # plaintext behind STARTTLS: the log has to know
+        finally:
+            self.stream.deadline = math.inf
+            await self.drop_message()
+
+    async def _next_line(self) -> bytes | None:
+        """The next command's line; None: there will be none, and what there is to say about that was said."""
+        stream, limits = self.stream, self.server.smtp_limits
+        stream.deadline = trio.current_time() + self.server.smtp_timeouts.command
+        while not self.is_ending:
+            try:
+                if self.incoming is not None:  # a message has begun: a drain lets it come
+                    return await stream.receive_until(b"\n", limit=limits.line)
+                with idle():
+                    return await stream.receive_until(b"\n", limit=limits.line)
+                self.say(coded(421, "4.3.2", "The service is going down: please come again."))
+                return None
+            except LimitExceeded:
+                refusal = coded(500, "5.5.2", f"A command has at most {limits.line} bytes.")
+                self.say(refusal)
+                self._count_errors(refusal)
+                await stream.skip_until(b"\n", limit=limits.skipped)
+        return None
+
+    async def _obey(self, line: bytes) -> Reply | None:
+        """Do what a line says, and return the reply that is still to be said."""
+        try:
+            command = parse_command(line, bare_lf=self.knows_no_better)
+            declaration = COMMANDS.get(command.verb)
+            if declaration is None or self.server.role not in declaration.roles:
+                self.is_ending = command.verb in _OTHER_PROTOCOLS
+                return coded(500, "5.5.1", "No such command: HELP lists those that there are.")
+            if not declaration.checks_itself:
+                refusal = self.session.check(command.verb)
+                if refusal is not None:
+                    return refusal
+            if command.argument and declaration.argument is Argument.NONE:
+                return coded(501, "5.5.4", f"{command.verb} takes no argument.")
+            if not command.argument and declaration.argument is Argument.REQUIRED:
+                return coded(501, "5.5.4", f"Something is missing: {command.verb} {declaration.help}")
+            return await declaration.run(self, command.argument)
+        except CommandError as exc:
+            return exc.reply
+        except Refused as exc:
+            return refusal_reply(exc)
+
+    def _count_errors(self, reply: Reply) -> None:
+        """End a connection on which nothing comes that could be done."""
+        self._errors = self._errors + 1 if reply.is_permanent_failure else 0
+        if self._errors > self.server.smtp_limits.errors:
+            self.say(coded(421, "4.7.0", "Too many errors in a row."))
+            self.is_ending = True
+
+
+def words(text: str) -> str:
+    """What a delivery says, as it may stand in a reply (RFC 5321 section 4.2): printable ASCII, and not too much."""
+    return (text if text.isascii() and text.isprintable() else ascii(text)[1:-1])[:400]
+
+
+def refusal_reply(refusal: Refused) -> Reply:
+    """The reply that tells a refusal."""
+    return coded(refusal.code, refusal.enhanced, *map(words, refusal.lines))

@@ -1,0 +1,192 @@
+"""STARTTLS and AUTH, and what an attacker does with them. RFC 3207, RFC 4954."""
+
+from __future__ import annotations
+
+import base64
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trustme
+from trio.testing import MockClock
+
+from asyncnet.auth.guard import LoginGuard
+from asyncnet.auth.sasl import client_mechanisms, encode_initial, encode_response
+from asyncnet.errors import PlaintextAfterUpgrade, RemoteProtocolError
+from asyncnet.smtp.extensions import Extensions
+from asyncnet.transports.address import Address
+from asyncnet.transports.certificates import ServerTLS
+from tests.smtp.recorder import Peer, Recorder, Users, connected
+
+CA = trustme.CA()
+CERT = CA.issue_cert("localhost")
+ANNA = "AGFubmEAYW5uYQ=="  # PLAIN, her password is her name
+LOOPBACK = {"peer": Address("127.0.0.1", 40000), "local": Address("127.0.0.1", 25)}
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> ServerTLS:
+    path = tmp_path / "server.pem"
+    CERT.private_key_and_cert_chain_pem.write_to_path(str(path))
+    return ServerTLS(path)
+
+
+@pytest.fixture
+def context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    CA.configure_trust(context)
+    return context
+
+
+async def offers(peer: Peer) -> Extensions:
+    return Extensions.parse((await peer.expect("250", "EHLO client.example")).lines[1:])
+
+
+class TestTLS:
+    async def test_it_begins_and_all_begins_anew(
+        self, tls: ServerTLS, context: ssl.SSLContext, autojump_clock: MockClock
+    ) -> None:
+        recorder = Recorder()
+        async with connected(recorder, tls=tls, users=Users("anna"), **LOOPBACK) as peer:
+            assert (await offers(peer)).starttls
+            await peer.expect("235", f"AUTH PLAIN {ANNA}")
+            await peer.begin()
+            await peer.expect("220 2.0.0", "STARTTLS")
+            await peer.stream.start_tls(context, server_hostname="localhost")
+            assert recorder.ends == [["abort"]]
+            await peer.expect("503 5.5.1 A greeting", "MAIL FROM:<anna@example.org>")
+            offered = await offers(peer)
+            assert not offered.starttls
+            assert offered.auth == ("PLAIN", "LOGIN")  # nobody is logged in
+            await peer.expect("503 5.5.1 TLS", "STARTTLS")
+            await peer.expect("235", f"AUTH PLAIN {ANNA}")
+            await peer.send(b"A: b\r\n")
+        taken = recorder.taken[1]
+        assert taken.client.secure
+        assert taken.client.protocol == "ESMTPSA"
+        assert b"(using TLSv1.3 with TLS_" in taken.content
+
+    @pytest.mark.parametrize("behind", [b"RSET\r\n", b"\n", b"x"])
+    async def test_plaintext_behind_starttls_closes_the_connection(
+        self, tls: ServerTLS, behind: bytes, autojump_clock: MockClock
+    ) -> None:
+        with pytest.raises(PlaintextAfterUpgrade):
+            async with connected(tls=tls) as peer:
+                await peer.scripted.send(b"STARTTLS\r\n" + behind)
+                await peer.scripted.expect_reset()
+
+    async def test_nothing_is_done_before_it_where_it_is_required(
+        self, tls: ServerTLS, context: ssl.SSLContext, autojump_clock: MockClock
+    ) -> None:
+        async with connected(tls=tls, tls_required=True, users=Users("anna"), insecure_auth=True) as peer:
+            for command in (
+                "MAIL FROM:<a@example.org>",
+                f"AUTH PLAIN {ANNA}",
+                "VRFY a",
+                "HELP",
+                "RSET",
+                "HELO a.example",
+            ):
+                await peer.expect("530 5.7.0", command)
+            assert str(await peer.raw(b"BDAT 6\r\nQUIT\r\n")).startswith("530 5.7.0")
+            await peer.expect("250", "NOOP")
+            await peer.expect("220", "STARTTLS")
+            await peer.stream.start_tls(context, server_hostname="localhost")
+            await peer.expect("250", "EHLO client.example")
+            await peer.expect("250", "MAIL FROM:<a@example.org>")
+
+    async def test_what_is_no_handshake_ends_the_connection(self, tls: ServerTLS, autojump_clock: MockClock) -> None:
+        recorder = Recorder()
+        with pytest.raises(RemoteProtocolError, match="ClientHello"):
+            async with connected(recorder, tls=tls) as peer:
+                await peer.begin()
+                await peer.expect("220", "STARTTLS")
+                await peer.scripted.send(b"EHLO client.example\r\n")
+                with pytest.raises(trio.BrokenResourceError):
+                    await peer.stream.receive_some()
+        assert recorder.ends == [["abort"]]
+
+
+class TestLogin:
+    async def test_no_mechanism_is_there_in_the_clear(self, tls: ServerTLS, autojump_clock: MockClock) -> None:
+        async with connected(tls=tls, users=Users("anna", scram=True)) as peer:
+            assert (await offers(peer)).auth == ()
+            for mechanism in ("PLAIN", "LOGIN", "SCRAM-SHA-256"):
+                await peer.expect("538 5.7.11", f"AUTH {mechanism}")
+
+    @pytest.mark.parametrize("options", [LOOPBACK, {"insecure_auth": True}])
+    async def test_where_they_may_pass_they_are_offered(
+        self, options: dict[str, Any], autojump_clock: MockClock
+    ) -> None:
+        async with connected(users=Users("anna"), **options) as peer:
+            assert (await offers(peer)).auth == ("PLAIN", "LOGIN")
+            await peer.expect("504 5.5.4 The mechanisms are PLAIN, LOGIN.", "AUTH SCRAM-SHA-256")
+            await peer.expect("504 5.5.4", "AUTH CRAM-MD5")
+
+    @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "SCRAM-SHA-256"])
+    @pytest.mark.parametrize("at_once", [True, False])
+    async def test_every_mechanism_leads_in(self, mechanism: str, at_once: bool) -> None:
+        recorder = Recorder()
+        async with connected(recorder, users=Users("anna", scram=True), **LOOPBACK) as peer:
+            [client] = client_mechanisms([mechanism], "anna", "anna", passwords=True)
+            if at_once and client.is_client_first:
+                reply = await peer.do(f"AUTH {mechanism} {encode_initial(await client.respond(b''))}")
+            else:
+                reply = await peer.do(f"AUTH {mechanism}")
+            while reply.code == 334:
+                response = await client.respond(base64.b64decode(reply.text))
+                reply = await peer.raw(encode_response(response) + b"\r\n")
+            assert str(reply) == "235 2.7.0 Logged in."
+            client.finish()
+            assert (await offers(peer)).auth == ()
+            await peer.expect("503 5.5.1", f"AUTH PLAIN {ANNA}")
+            await peer.send(b"A: b\r\n")
+        assert recorder.taken[0].client.identity is not None
+        assert recorder.taken[0].client.identity.name == "anna"
+        assert recorder.taken[0].client.protocol == "ESMTPA"
+
+    async def test_wrong_passwords_are_slow_and_end(self, autojump_clock: MockClock) -> None:
+        wrong = base64.b64encode(b"\0anna\0wrong").decode()
+        async with connected(users=Users("anna"), guard=LoginGuard(tries=3), **LOOPBACK) as peer:
+            begin = trio.current_time()
+            await peer.expect("535 5.7.8", f"AUTH PLAIN {wrong}")
+            await peer.expect("535 5.7.8", f"AUTH PLAIN {wrong}")
+            assert trio.current_time() - begin == pytest.approx(3)
+            await peer.expect("421 4.7.0", f"AUTH PLAIN {wrong}")
+            await peer.scripted.expect_end()
+
+    async def test_what_is_malformed_is_no_attempt(self, autojump_clock: MockClock) -> None:
+        async with connected(users=Users("anna", scram=True), **LOOPBACK) as peer:
+            await peer.expect_all(
+                ("501 5.5.4", "AUTH"),
+                ("501 5.5.4", "AUTH PLAIN a b"),
+                ("501 5.5.2", "AUTH PLAIN abc"),
+                ("501 5.5.2", "AUTH PLAIN AAAA"),
+                ("501 5.5.2", "AUTH PLAIN ="),
+                ("501 5.5.2", "AUTH SCRAM-SHA-256 AAAA"),
+                ("334", "AUTH PLAIN"),
+                ("501 5.5.2", "not base64!"),
+                ("334 ", "AUTH LOGIN"),
+                ("501 5.7.0", "*"),
+                ("334 VXNlcm5hbWU6", "AUTH LOGIN"),
+                ("334 UGFzc3dvcmQ6", "YW5uYQ=="),
+                ("235", "YW5uYQ=="),
+            )
+
+    async def test_a_response_without_end_is_refused(self, autojump_clock: MockClock) -> None:
+        async with connected(users=Users("anna"), **LOOPBACK) as peer:
+            await peer.expect("334", "AUTH PLAIN")
+            await peer.expect("500 5.5.2", "A" * 20_000)
+            await peer.expect("250", "NOOP")
+
+    async def test_a_client_that_leaves_in_the_middle_is_let_go(self, autojump_clock: MockClock) -> None:
+        async with connected(users=Users("anna"), **LOOPBACK) as peer:
+            await peer.expect("334", "AUTH PLAIN")
+            await peer.scripted.send(b"AAA")
+
+    async def test_nobody_logs_in_within_a_message(self, autojump_clock: MockClock) -> None:
+        async with connected(users=Users("anna"), **LOOPBACK) as peer:
+            await peer.begin()
+            await peer.expect("503 5.5.1", f"AUTH PLAIN {ANNA}")
