@@ -198,7 +198,12 @@ async def test_a_context_of_ones_own_requires_tls() -> None:
     async with running(Server(starting_tls())) as url:
         async with SMTPClient.connect(url, tls=trusting()) as smtp:
             assert smtp.tls is not None
-    async with running(Server(greeting(then=()))) as url:
+
+    async def script(server: Server, peer: ScriptedPeer) -> None:
+        await greeting(then=())(server, peer)
+        await peer.expect_reset()
+
+    async with running(Server(script)) as url:
         with pytest.raises(NotSupported, match="does not offer TLS"):
             async with SMTPClient.connect(url, tls=trusting()):
                 raise AssertionError
@@ -305,8 +310,11 @@ async def test_a_password_goes_to_a_server_that_is_not_verified_only_if_told_to(
 
 
 async def test_a_login_that_is_refused_closes_the_connection() -> None:
-    refusal = greeting("AUTH PLAIN", then=((AUTH, b"535 no\r\n"),))
-    async with running(Server(refusal)) as url:
+    async def script(server: Server, peer: ScriptedPeer) -> None:
+        await greeting("AUTH PLAIN", then=((AUTH, b"535 no\r\n"),))(server, peer)
+        await peer.expect_reset()
+
+    async with running(Server(script)) as url:
         with pytest.raises(PermanentReplyError, match="AUTH PLAIN: the server says 535 no"):
             async with SMTPClient.connect(url, user="joe", password="secret"):
                 raise AssertionError
