@@ -19,6 +19,7 @@ from asyncnet.smtp import client as client_module
 from asyncnet.smtp.client import (
     NotSupported,
     PermanentReplyError,
+    ServiceClosing,
     SMTPClient,
     StartTLS,
     TransientReplyError,
@@ -239,6 +240,14 @@ async def test_opportunistic_tls_that_is_refused_or_fails_goes_on_in_the_clear()
         for _ in range(2):
             async with SMTPClient.connect(url, starttls=StartTLS.OPPORTUNISTIC) as smtp:
                 assert smtp.tls is None
+
+
+async def test_a_server_that_closes_at_starttls_is_heard() -> None:
+    closing = greeting("STARTTLS", then=((b"STARTTLS\r\n", b"421 4.3.2 bye\r\n"),))
+    async with running(Server(closing)) as url:
+        with pytest.raises(ServiceClosing):
+            async with SMTPClient.connect(url):
+                raise AssertionError
 
 
 async def test_an_injection_behind_starttls_is_an_error_and_no_reason_to_go_on_in_the_clear() -> None:
