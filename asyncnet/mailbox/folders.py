@@ -69,10 +69,10 @@ class Folders:
                         os.unlink(entry.name, dir_fd=self.tmp)
 
 
-def open_folders(path: str) -> tuple[Folders, ExitStack]:
-    """The folders of the Maildir at `path`, made where they are missing; the stack closes them."""
-    stack = ExitStack()
-    try:
+@contextmanager
+def opened_folders(path: str) -> Iterator[Folders]:
+    """The folders of the Maildir at `path`, made where they are missing, for as long as the block lasts."""
+    with ExitStack() as stack:
         try:
             root = _open_folder(path)
         except FileNotFoundError:
@@ -88,18 +88,7 @@ def open_folders(path: str) -> tuple[Folders, ExitStack]:
                 folder = _open_folder(name, root)
             stack.callback(os.close, folder)
             below.append(folder)
-        return Folders(root, *below), stack
-    except BaseException:
-        stack.close()
-        raise
-
-
-@contextmanager
-def opened_folders(path: str) -> Iterator[Folders]:
-    """The same for as long as the block lasts."""
-    folders, stack = open_folders(path)
-    with stack:
-        yield folders
+        yield Folders(root, *below)
 
 
 def _open_folder(name: str, parent: int | None = None) -> int:

@@ -36,7 +36,6 @@ from asyncnet.mailbox.folders import (
     make_folder_at,
     move_file,
     open_file,
-    open_folders,
     opened_folders,
     unique_name,
 )
@@ -90,13 +89,9 @@ class Maildir:
         return await in_thread(self._begin)
 
     def _begin(self) -> MaildirIncoming:
-        folders, stack = open_folders(self._path)
-        try:
+        with opened_folders(self._path) as folders:
             folders.sweep()
-            return MaildirIncoming(folders, stack, self._check_room(folders, 1), self._check_room)
-        except BaseException:
-            stack.close()
-            raise
+            return MaildirIncoming(self._path, folders, self._check_room(folders, 1), self._check_room)
 
     def _check_room(self, folders: Folders, size: int) -> float:
         """How many bytes are left. Raises OSError with EDQUOT if those are fewer than `size`."""

@@ -10,12 +10,12 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from typing import TypeVar
 
 import trio
 
-from asyncnet.mailbox.folders import Folders, create_file, move_file, unique_name
+from asyncnet.mailbox.folders import Folders, create_file, move_file, opened_folders, unique_name
 from asyncnet.mailbox.lines import ToFile, WireSize
 from asyncnet.mailbox.names import MaildirName
 from asyncnet.mailbox.storage import Message
@@ -43,17 +43,15 @@ def no_room() -> OSError:
 
 
 class MaildirIncoming:
-    """An `Incoming` of a `Maildir`, which owns the `stack` that holds its folders.
+    """An `Incoming` of the `Maildir` at `path`, whose `folders` are open at its beginning.
 
-    `room` is how many bytes there were left at its beginning; `check_room` looks again, and raises OSError where a
-    message of so many finds none.
+    They are opened again at its end: a message for many recipients is many deliveries, and none holds more descriptors
+    than that of its file. `room` is how many bytes there were left; `check_room` looks again, and raises OSError where
+    a message of so many finds none.
     """
 
-    def __init__(
-        self, folders: Folders, stack: ExitStack, room: float, check_room: Callable[[Folders, int], object]
-    ) -> None:
-        self._folders = folders
-        self._stack = stack
+    def __init__(self, path: str, folders: Folders, room: float, check_room: Callable[[Folders, int], object]) -> None:
+        self._path = path
         self._room = room
         self._check_room = check_room
         self._unique = unique_name()
@@ -97,20 +95,24 @@ class MaildirIncoming:
             self._write_through(self._buffer)
             self._append(self._lines.end())
             os.fsync(self._file)
-            self._check_room(self._folders, self._size)
-            return self._take_name()
-        finally:
+            with opened_folders(self._path) as folders:
+                self._check_room(folders, self._size)
+                taken = self._take_name(folders)
+        except BaseException:
             self._leave()
+            raise
+        os.close(self._file)
+        return taken
 
-    def _take_name(self) -> tuple[str, float]:
+    def _take_name(self, folders: Folders) -> tuple[str, float]:
         """The message's uid, and when it was received."""
         name = MaildirName.make(self._unique, size=self._size, wire_size=self._wire.size)
         try:
-            move_file(self._folders.tmp, self._unique, self._folders.new, name.base)
-            os.fsync(self._folders.new)
+            move_file(folders.tmp, self._unique, folders.new, name.base)
+            os.fsync(folders.new)
         except BaseException:
             with suppress(FileNotFoundError):
-                os.unlink(name.base, dir_fd=self._folders.new)  # nobody else's: nobody has made that name
+                os.unlink(name.base, dir_fd=folders.new)  # nobody else's: nobody has made that name
             raise
         return name.uid, os.fstat(self._file).st_mtime
 
@@ -121,11 +123,10 @@ class MaildirIncoming:
             await in_thread(self._leave)
 
     def _leave(self) -> None:
-        """Leave nothing in `tmp`."""
-        with self._stack:
-            os.close(self._file)
-            with suppress(FileNotFoundError):
-                os.unlink(self._unique, dir_fd=self._folders.tmp)
+        """Leave nothing in `tmp`; what stays there all the same is swept out some day."""
+        os.close(self._file)
+        with suppress(OSError), opened_folders(self._path) as folders:
+            os.unlink(self._unique, dir_fd=folders.tmp)
 
     def _check_open(self) -> None:
         if not self._is_open:

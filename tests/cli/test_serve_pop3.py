@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import mailbox
+import os
 import poplib
 import signal
+import smtplib
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from argon2.profiles import CHEAPEST
 
 from asyncnet.cli import main
 from tests.cli.command import COMMAND, DEADLINE, environment, serving
+from tests.cli.test_serve_smtp import until
 
 MAIL = b"Subject: hello\n\nHello.\n.\n"
 
@@ -153,3 +156,22 @@ def test_mail_and_users_are_needed(capfd: pytest.CaptureFixture[str]) -> None:
         main(["serve", "pop3", "tcp://127.0.0.1:0"])
     assert caught.value.code == 2
     assert "--mail, --users" in capfd.readouterr().err
+
+
+def test_what_comes_by_smtp_is_there(mail: Path, users: Path, tmp_path: Path) -> None:
+    spool = ["--spool", tmp_path / "spool", "--local", f"example.org={mail}", "--hostname", "mx.example.org"]
+    with (
+        serving("smtp", "tcp://127.0.0.1:0", *spool) as receiving,
+        serving("pop3", "tcp://127.0.0.1:0", "--mail", mail, "--users", users) as giving,
+    ):
+        with smtplib.SMTP("127.0.0.1", receiving.ports[0], timeout=DEADLINE) as smtp:
+            smtp.sendmail("carl@example.net", ["anna@example.org"], b"Subject: new\r\n\r\n..\r\nend\r\n")
+        until(lambda: len(os.listdir(mail / "anna" / "new")) == 2)
+        session = logged_in(poplib.POP3("127.0.0.1", giving.ports[0], timeout=DEADLINE))
+        sizes = [int(line.split()[1]) for line in session.list()[1]]
+        found = [session.retr(number) for number in (1, 2)]
+        assert [octets for _, _, octets in found] == sizes
+        (new,) = (lines for _, lines, _ in found if b"Subject: new" in lines)
+        assert new[0] == b"Return-Path: <carl@example.net>"
+        assert new[-3:] == [b"", b"..", b"end"]
+        session.quit()

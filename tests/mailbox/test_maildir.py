@@ -6,6 +6,7 @@ import errno
 import mailbox as stdlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import tracemalloc
@@ -22,6 +23,7 @@ from asyncnet.mailbox import folders, maildir
 from asyncnet.mailbox.maildir import LOCK, Maildir, Maildirs
 from asyncnet.mailbox.maildir_delivery import BUFFER
 from asyncnet.mailbox.storage import Flag
+from tests.mailbox import killed
 from tests.mailbox.use import MAIL, deliver, fails, get
 
 STORED = MAIL.replace(b"\r\n", b"\n")
@@ -62,6 +64,14 @@ async def test_a_file_has_line_feeds_and_says_its_sizes(path: Path, box: Maildir
     assert (path / name).read_bytes() == STORED
     assert (path / name).stat().st_mode & 0o777 == 0o600
     assert (path / name).stat().st_nlink == 1
+
+
+async def test_a_delivery_holds_one_descriptor(box: Maildir) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    incoming = [await box.deliver() for _ in range(10)]
+    assert len(os.listdir("/proc/self/fd")) - before <= 10
+    for one in incoming:
+        await one.abort()
 
 
 async def test_a_maildir_is_made_for_its_owner_alone(tmp_path: Path) -> None:
@@ -288,6 +298,28 @@ async def test_killed_in_the_middle_of_a_delivery_it_leaves_nothing_to_see_and_n
     assert list(stdlib.Maildir(path, create=False)) == []
     async with box.lock():
         pass
+
+
+@pytest.mark.parametrize(
+    ("call", "number", "arrives"),
+    [
+        ("write", 1, False),
+        ("write", 2, False),
+        ("fsync", 1, False),
+        ("link", 1, False),
+        ("unlink", 1, True),
+        ("fsync", 2, True),
+    ],
+)
+async def test_killed_at_a_system_call_it_leaves_a_whole_message_or_none(
+    path: Path, box: Maildir, call: str, number: int, arrives: bool
+) -> None:
+    command = [sys.executable, "-m", "tests.mailbox.killed", path, call, str(number)]
+    done = await trio.run_process(command, check=False)
+    assert done.returncode == -signal.SIGKILL
+    found = await box.messages()
+    assert [await get(box, message) for message in found] == [killed.CONTENT * 1000] * arrives
+    assert len(await Maildir(path).messages()) == arrives
 
 
 async def test_the_lock_is_a_file_that_readers_take_for_nothing(path: Path, box: Maildir) -> None:

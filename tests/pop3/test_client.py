@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncnet.errors import AsyncnetError, LocalProtocolError, PlaintextAfterUpgrade, RemoteProtocolError
-from asyncnet.pop3.client import POP3Client, ReplyError, parse_url
+from asyncnet.pop3.client import POP3URL, POP3Client, ReplyError, parse_url
 from asyncnet.pop3.client_control import MAX_LINE
 from asyncnet.pop3.server import POP3Handler
 from asyncnet.service import serve
@@ -575,6 +575,28 @@ def test_a_url_says_where_the_mailbox_is(text: str, shown: str, user: str | None
     assert (str(url), url.user, url.password) == (shown, user, password)
     assert "cret" not in repr(url)
     assert parse_url(str(url)).host == url.host
+
+
+@given(
+    st.sampled_from(["pop3", "pop3s"]),
+    st.sampled_from(["example.org", "127.0.0.1", "::1"]),
+    st.integers(1, 65535),
+    st.none() | st.text(st.characters(exclude_characters="\r\n\0", exclude_categories=["Cs"]), min_size=1),
+)
+def test_what_is_written_is_read(scheme: str, host: str, port: int, user: str | None) -> None:
+    url = POP3URL(scheme, host, port, user)
+    assert parse_url(str(url)) == url
+
+
+@given(st.text())
+def test_any_text_is_a_url_or_refused(text: str) -> None:
+    for url in (text, f"pop3://{text}"):
+        problem = ""
+        try:
+            parse_url(url)
+        except URLError as error:
+            problem = str(error)
+        assert problem.isprintable()
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,11 @@ from asyncnet.mailbox.maildir import Maildirs
 from asyncnet.mailbox.memory import MemoryMailbox, MemoryMailboxes
 from asyncnet.mailbox.storage import Flag
 from asyncnet.middleware import ConversationLog
+from asyncnet.pop3.client import POP3Client
 from asyncnet.pop3.limits import POP3Timeouts
 from asyncnet.pop3.server import POP3Handler
 from asyncnet.service import serve
-from asyncnet.testing import MemoryListener, ScriptedPeer, stream_pair
+from asyncnet.testing import MemoryListener, OneByteStream, ScriptedPeer, cancel_at_each_checkpoint, stream_pair
 from tests.pop3.peer import FAR, HERE, LOCAL, MAILS, Peer, Users, boxes, connected, logged_in
 
 
@@ -499,3 +500,35 @@ def test_streams_may_be_anybodys() -> None:
             await client.aclose()
 
     trio.run(talk)
+
+
+async def test_cancelled_anywhere_it_lets_go_of_the_mailbox() -> None:
+    for attempt in cancel_at_each_checkpoint():
+        mailboxes = boxes(*MAILS)
+        client, server = stream_pair(client=LOCAL, server=HERE)
+        await client.send_all(b"USER anna\r\nPASS anna\r\nDELE 1\r\nRETR 2\r\nQUIT\r\n")
+        await client.send_eof()
+        with attempt:
+            await POP3Handler(mailboxes, Users())(server)
+        await server.abort()
+        await client.abort()
+        box = mailboxes.boxes["anna"]
+        assert len(await box.messages()) in ((2, 3) if attempt.cancelled else (2,))
+        async with box.lock():
+            pass
+
+
+async def test_one_byte_at_a_time_makes_no_difference() -> None:
+    mailboxes = boxes(*MAILS)
+    client, server = stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(POP3Handler(mailboxes, Users(), insecure_auth=True), OneByteStream(server))
+        pop3 = POP3Client(OneByteStream(client), insecure_auth=True)
+        await pop3.greet()
+        await pop3.login("anna", "anna")
+        assert [await pop3.read(number) for number in await pop3.list()] == list(MAILS)
+        assert await pop3.top(3, 1) == b"Subject: three\r\n\r\nx\r\n"
+        await pop3.delete(1)
+        await pop3.quit()
+    await server.aclose()
+    assert len(await mailboxes.boxes["anna"].messages()) == 2

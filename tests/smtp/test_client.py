@@ -548,6 +548,21 @@ async def test_behind_starttls_all_that_was_learnt_before_is_forgotten(
         await smtp.login("joe", "secret")  # the server was verified
 
 
+async def test_what_was_learnt_in_the_clear_does_not_count_where_nothing_is_learnt_behind_starttls(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    async def script(peer: ScriptedPeer) -> None:
+        await peer.expect(b"STARTTLS\r\n")
+        await peer.send(b"220 go\r\n")
+        await peer.stream.start_tls(contexts[1], server_side=True)
+        await answering((EHLO, b"550 no\r\n"))(peer)
+
+    async with greeted(script, offering("STARTTLS", "AUTH LOGIN", "SIZE 5")) as smtp:
+        with pytest.raises(PermanentReplyError):
+            await smtp.start_tls(contexts[0], server_hostname="mx.example.org")
+        assert (smtp.extensions, smtp.server_name) == (Extensions(), "")
+
+
 @pytest.mark.parametrize("injected", [b"250 ok\r\n", b"250", PLAIN, b"x"])
 async def test_a_reply_injected_before_the_handshake_is_never_heard(
     injected: bytes, contexts: tuple[ssl.SSLContext, ssl.SSLContext]

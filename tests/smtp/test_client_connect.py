@@ -19,6 +19,7 @@ from asyncnet.smtp import client as client_module
 from asyncnet.smtp.client import (
     NotSupported,
     PermanentReplyError,
+    ServiceClosing,
     SMTPClient,
     StartTLS,
     TransientReplyError,
@@ -198,7 +199,12 @@ async def test_a_context_of_ones_own_requires_tls() -> None:
     async with running(Server(starting_tls())) as url:
         async with SMTPClient.connect(url, tls=trusting()) as smtp:
             assert smtp.tls is not None
-    async with running(Server(greeting(then=()))) as url:
+
+    async def script(server: Server, peer: ScriptedPeer) -> None:
+        await greeting(then=())(server, peer)
+        await peer.expect_reset()
+
+    async with running(Server(script)) as url:
         with pytest.raises(NotSupported, match="does not offer TLS"):
             async with SMTPClient.connect(url, tls=trusting()):
                 raise AssertionError
@@ -234,6 +240,14 @@ async def test_opportunistic_tls_that_is_refused_or_fails_goes_on_in_the_clear()
         for _ in range(2):
             async with SMTPClient.connect(url, starttls=StartTLS.OPPORTUNISTIC) as smtp:
                 assert smtp.tls is None
+
+
+async def test_a_server_that_closes_at_starttls_is_heard() -> None:
+    closing = greeting("STARTTLS", then=((b"STARTTLS\r\n", b"421 4.3.2 bye\r\n"),))
+    async with running(Server(closing)) as url:
+        with pytest.raises(ServiceClosing):
+            async with SMTPClient.connect(url):
+                raise AssertionError
 
 
 async def test_an_injection_behind_starttls_is_an_error_and_no_reason_to_go_on_in_the_clear() -> None:
@@ -305,8 +319,11 @@ async def test_a_password_goes_to_a_server_that_is_not_verified_only_if_told_to(
 
 
 async def test_a_login_that_is_refused_closes_the_connection() -> None:
-    refusal = greeting("AUTH PLAIN", then=((AUTH, b"535 no\r\n"),))
-    async with running(Server(refusal)) as url:
+    async def script(server: Server, peer: ScriptedPeer) -> None:
+        await greeting("AUTH PLAIN", then=((AUTH, b"535 no\r\n"),))(server, peer)
+        await peer.expect_reset()
+
+    async with running(Server(script)) as url:
         with pytest.raises(PermanentReplyError, match="AUTH PLAIN: the server says 535 no"):
             async with SMTPClient.connect(url, user="joe", password="secret"):
                 raise AssertionError
