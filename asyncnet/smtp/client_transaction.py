@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 import trio
 
-from asyncnet.errors import AsyncnetError, RemoteProtocolError
+from asyncnet.errors import AsyncnetError, LocalProtocolError, RemoteProtocolError
 from asyncnet.replies import Reply
 from asyncnet.smtp.address import MailAddress
 from asyncnet.smtp.client_content import Content, chunked
@@ -177,7 +177,10 @@ def _is_international(
 
 def _on_the_wire(address: MailAddress) -> MailAddress:
     """An address with its domain in A-labels, which means the same and needs no SMTPUTF8, where that is possible."""
-    return address.downgraded() or address
+    try:
+        return address.downgraded() or address
+    except ValueError as exc:  # who makes an address by hand can put anything into it
+        raise LocalProtocolError(f"no address of mail: {str(address)!a}: {exc}") from exc
 
 
 def _said(recipient: Recipient, offered: Extensions) -> Recipient:

@@ -13,7 +13,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncnet.errors import AsyncnetError, EndOfStream, RemoteProtocolError
+from asyncnet.errors import AsyncnetError, EndOfStream, LocalProtocolError, RemoteProtocolError
 from asyncnet.smtp.address import MailAddress
 from asyncnet.smtp.client import (
     MessageRefused,
@@ -26,9 +26,12 @@ from asyncnet.smtp.client import (
     SMTPClientTimeouts,
     TransientReplyError,
 )
-from asyncnet.smtp.client_transaction import CHUNK
+from asyncnet.smtp.client_content import Content
+from asyncnet.smtp.client_transaction import CHUNK, Rules, Transaction, adapted
 from asyncnet.smtp.content import DataDecoder
 from asyncnet.smtp.envelope import Body, Envelope, Notify, Recipient, Returned
+from asyncnet.smtp.extensions import Extensions
+from asyncnet.smtp.wire import parse_command, parse_mail, parse_rcpt
 from asyncnet.testing import ScriptedPeer, cancel_at_each_checkpoint
 from tests.smtp.scripted import PLAIN, answering, client_of, greeted, offering
 
@@ -826,6 +829,59 @@ async def test_a_message_that_is_cancelled_anywhere_is_whole_or_not_there(offere
                 assert taken == [content]
             await smtp.aclose()
         assert taken in ([], [content])
+
+
+TEXT = st.text(max_size=8) | st.sampled_from(
+    [
+        "anna",
+        "b\u00fccher.example",
+        "example.org",
+        "a b",
+        "x\r\n",
+        "\ud800",
+        "[",
+        "b\u00fc cher",
+        "rfc822;x",
+        "utf-8;\u00fc",
+    ]
+)
+ADDRESSES = st.builds(MailAddress, TEXT, TEXT)
+ENVELOPES = st.builds(
+    Envelope,
+    st.none() | ADDRESSES,
+    st.sampled_from(Body),
+    st.booleans(),
+    st.none() | st.integers(0, 10**12),
+    st.none() | st.sampled_from(Returned),
+    st.none() | TEXT,
+)
+RECIPIENTS = st.builds(Recipient, ADDRESSES, st.sets(st.sampled_from(Notify)).map(frozenset), st.none() | TEXT)
+OFFERED = st.builds(
+    Extensions,
+    size=st.none() | st.integers(0, 100),
+    eight_bit_mime=st.booleans(),
+    smtputf8=st.booleans(),
+    chunking=st.booleans(),
+    binarymime=st.booleans(),
+    dsn=st.booleans(),
+)
+
+
+@given(ENVELOPES, RECIPIENTS, OFFERED, st.binary(max_size=20))
+def test_whatever_an_envelope_holds_each_command_is_one_line_that_a_server_can_read(
+    envelope: Envelope, recipient: Recipient, offered: Extensions, data: bytes
+) -> None:
+    rules, content = Rules(offered), Content(data, size=len(data), is_ascii=data.isascii())
+    try:
+        envelope = adapted(envelope, [recipient], content, rules)
+        transaction = Transaction(None, rules, envelope, [recipient], content)  # type: ignore[arg-type]
+    except (LocalProtocolError, NotSupported):
+        return
+    for line in (transaction._mail, *transaction._rcpts):
+        assert line.endswith(b"\r\n")
+        assert not set(line[:-2]) & set(b"\r\n\0")
+    parse_mail(parse_command(transaction._mail).argument)
+    parse_rcpt(parse_command(transaction._rcpts[0]).argument, international=envelope.international)
 
 
 LINES = st.sampled_from(
