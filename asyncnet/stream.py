@@ -208,7 +208,9 @@ class Stream(BulkHalf):
         finally:
             whole = self._send_failure is None and not self._outgoing and not self._sending
             self._shut()
-            if whole:
+            if whole and isinstance(self._transport, DescriptorTransport):
+                await self._transport.aclose()  # which waits for nobody: a scope would cost more than all of it
+            elif whole:
                 with trio.move_on_after(self.timeouts.close):  # TLS over a foreign stream waits for the peer's word
                     await self._transport.aclose()
             else:

@@ -16,6 +16,7 @@ from benchmarks.http import client, files, hello, uploads, websocket
 from benchmarks.idle import IDLE
 from benchmarks.import_time import IMPORT_TIME
 from benchmarks.send_file import SEND_FILE
+from benchmarks.smtp import tables as smtp
 
 BENCHMARKS = {
     benchmark.name: benchmark
@@ -34,6 +35,7 @@ BENCHMARKS = {
         uploads.CHUNKS,
         client.CLIENT,
         *ftp.TABLES,
+        *smtp.TABLES,
     )
 }
 

@@ -35,7 +35,13 @@ LOAD_MARGIN = 60.0
 SATURATED = 0.9
 """A server's share of its core, below which something other than the server was measured."""
 
-DEBIAN_PACKAGES = {"wrk": "wrk", "nginx": "nginx-light", "vsftpd": "vsftpd"}
+DEBIAN_PACKAGES = {
+    "wrk": "wrk",
+    "nginx": "nginx-light",
+    "vsftpd": "vsftpd",
+    "smtp-sink": "postfix",
+    "smtp-source": "postfix",
+}
 """Which package brings a program."""
 
 Sample = dict[str, float]

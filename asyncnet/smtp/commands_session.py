@@ -9,7 +9,7 @@ from asyncnet.auth.sasl import MECHANISMS, ExchangeCancelled, decode_initial, de
 from asyncnet.errors import EndOfStream, IncompleteRead, LimitExceeded, RemoteProtocolError
 from asyncnet.replies import Reply
 from asyncnet.smtp.conversation import Conversation, logger
-from asyncnet.smtp.declarations import COMMANDS, LMTP, SMTP, Argument, command
+from asyncnet.smtp.declarations import LMTP, SMTP, Argument, command
 from asyncnet.smtp.wire import CommandError, coded, parse_auth, parse_hello
 
 
@@ -32,7 +32,7 @@ async def _greet(talk: Conversation, argument: str, *, is_extended: bool) -> Rep
     name = parse_hello(argument)
     await talk.drop_message()
     talk.session.greet(name, is_extended=is_extended)
-    return Reply.of(250, talk.server.hostname, *((await talk.extensions()).format() if is_extended else ()))
+    return await talk.hello() if is_extended else Reply.of(250, talk.server.hostname)
 
 
 @command("STARTTLS", argument=Argument.NONE, help="(begin TLS)")
@@ -77,7 +77,6 @@ async def auth(talk: Conversation, argument: str) -> Reply:
         return coded(501, "5.5.2", f"The login is malformed: {exc}.")
     if identity is None:
         if talk.logins.exhausted:
-            talk.is_ending = True
             return coded(421, "4.7.0", "Too many logins have failed.")
         return coded(535, "5.7.8", "The login failed.")
     talk.session.identity = identity
@@ -114,7 +113,7 @@ async def expn(talk: Conversation, argument: str) -> Reply:
 
 @command("HELP", argument=Argument.OPTIONAL, help="[command]")
 async def help(talk: Conversation, argument: str) -> Reply:
-    known = {verb: one for verb, one in COMMANDS.items() if talk.server.role in one.roles}
+    known = talk.server.commands
     if argument:
         declaration = known.get(argument.upper())
         if declaration is None:

@@ -101,7 +101,8 @@ class DataDecoder:
         """The next bytes that came; returns content, maybe none. Nothing can be fed after the end."""
         assert not self.is_complete, "fed after the end"
         data = self._held + data
-        end = data.find(_END)
+        first_dot = data.find(b"\r\n.")
+        end = data.find(_END, first_dot) if first_dot >= 0 else -1
         if end >= 0:
             self.is_complete = True
             self.rest = data[end + len(_END) :]
@@ -112,7 +113,8 @@ class DataDecoder:
             content = data[:kept]
         if self._normalises and has_bare_line_end(content):
             content = _replace_line_ends(b"\r\n", content)
-        if b"\r\n." in content:
+            first_dot = content.find(b"\r\n.")
+        if 0 <= first_dot < len(content) - 2:  # not only that of the end
             content = content.replace(b"\r\n.", b"\r\n")
         if self._is_first and content:
             self._is_first = False

@@ -16,9 +16,9 @@ import trio
 from asyncnet.auth.guard import Logins, passwords_allowed
 from asyncnet.auth.sasl import offered_mechanisms
 from asyncnet.connection import idle
-from asyncnet.errors import LimitExceeded, ReceiveTimeout, RemoteProtocolError
+from asyncnet.errors import EndOfStream, LimitExceeded, ReceiveTimeout, RemoteProtocolError
 from asyncnet.replies import Reply
-from asyncnet.smtp.declarations import COMMANDS, Argument
+from asyncnet.smtp.declarations import Argument
 from asyncnet.smtp.delivery import Refused, Role
 from asyncnet.smtp.extensions import Extensions
 from asyncnet.smtp.incoming import Incoming
@@ -51,7 +51,7 @@ class Conversation:
         """The message that comes, since MAIL."""
         self.is_ending = False
         """Whether the connection ends behind the next reply."""
-        self.knows_no_better = stream.peer in server.normalise_from
+        self.knows_no_better = bool(server.normalise_from) and stream.peer in server.normalise_from
         """Whether the client's line ends are put right."""
         self._logins: Logins | None = None
         self._mechanisms: tuple[str, ...] | None = None
@@ -82,24 +82,30 @@ class Conversation:
         """Whether a password may pass over this connection."""
         return passwords_allowed(self.stream, insecure_auth=self.server.insecure_auth)
 
-    async def extensions(self) -> Extensions:
-        """What EHLO and LHLO offer."""
+    async def hello(self) -> Reply:
+        """The answer to EHLO and LHLO."""
         server, session = self.server, self.session
-        return Extensions(
-            pipelining=True,
-            size=server.smtp_limits.message,
-            eight_bit_mime=True,
-            smtputf8=True,
-            enhanced_status_codes=True,
-            starttls=server.tls is not None and not session.secured,
-            auth=await self.mechanisms() if session.identity is None else (),
-            chunking=True,
-            binarymime=True,
-            dsn=True,
-            most_mails=server.smtp_limits.messages,
-            most_recipients=server.smtp_limits.recipients,
-            others=("HELP",),
-        )
+        starttls = server.tls is not None and not session.secured
+        auth = await self.mechanisms() if session.identity is None else ()
+        reply = server.hellos.get((starttls, auth))
+        if reply is None:
+            offered = Extensions(
+                pipelining=True,
+                size=server.smtp_limits.message,
+                eight_bit_mime=True,
+                smtputf8=True,
+                enhanced_status_codes=True,
+                starttls=starttls,
+                auth=auth,
+                chunking=True,
+                binarymime=True,
+                dsn=True,
+                most_mails=server.smtp_limits.messages,
+                most_recipients=server.smtp_limits.recipients,
+                others=("HELP",),
+            )
+            reply = server.hellos[starttls, auth] = Reply.of(250, server.hostname, *offered.format())
+        return reply
 
     def say(self, reply: Reply) -> None:
         """Queue a reply. It leaves when the next command is waited for."""
@@ -154,12 +160,16 @@ class Conversation:
                     if reply is not None:
                         self.say(reply)
                         self._count_errors(reply)
+                        if reply.code == 421:  # maybe a delivery has said so
+                            self.is_ending = True
             except ReceiveTimeout:
                 self.say(coded(421, "4.4.2", "Nothing came for too long."))
             except LimitExceeded:
                 self.say(coded(421, "4.7.0", "This does not end."))
             await self.drop_message()
-            if not self._said_goodbye:
+            if self._said_goodbye:
+                await self.stream.flush()
+            else:
                 await self.stream.linger()  # what the client still says must not destroy what it is told
         except (RemoteProtocolError, trio.BrokenResourceError):
             if self.stream.is_closed:
@@ -175,9 +185,9 @@ class Conversation:
         while not self.is_ending:
             try:
                 if self.incoming is not None:  # a message has begun: a drain lets it come
-                    return await stream.receive_until(b"\n", limit=limits.line)
+                    return await self._receive_line()
                 with idle():
-                    return await stream.receive_until(b"\n", limit=limits.line)
+                    return await self._receive_line()
                 self.say(coded(421, "4.3.2", "The service is going down: please come again."))
                 return None
             except LimitExceeded:
@@ -187,12 +197,24 @@ class Conversation:
                 await stream.skip_until(b"\n", limit=limits.skipped)
         return None
 
+    async def _receive_line(self) -> bytes:
+        """A line with its LF. Raises as `Stream.receive_until`."""
+        stream, limit = self.stream, self.server.smtp_limits.line
+        if not stream.buffered:
+            data = await stream.receive_some(limit)
+            if data and data.find(b"\n") == len(data) - 1:
+                return data  # what most clients send: a command, and then they wait
+            stream.unread(data)
+            if not data:
+                raise EndOfStream("the client has left")
+        return await stream.receive_until(b"\n", limit=limit)
+
     async def _obey(self, line: bytes) -> Reply | None:
         """Do what a line says, and return the reply that is still to be said."""
         try:
             command = parse_command(line, bare_lf=self.knows_no_better)
-            declaration = COMMANDS.get(command.verb)
-            if declaration is None or self.server.role not in declaration.roles:
+            declaration = self.server.commands.get(command.verb)
+            if declaration is None:
                 self.is_ending = command.verb in _OTHER_PROTOCOLS
                 return coded(500, "5.5.1", "No such command: HELP lists those that there are.")
             if not declaration.checks_itself:

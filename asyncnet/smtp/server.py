@@ -14,9 +14,11 @@ import trio
 from asyncnet.auth.guard import LoginGuard
 from asyncnet.auth.identity import Authenticator
 from asyncnet.errors import ConfigurationError
+from asyncnet.replies import Reply
 from asyncnet.smtp import commands_mail, commands_session
 from asyncnet.smtp.address import ascii_domain, parse_domain
 from asyncnet.smtp.conversation import Conversation
+from asyncnet.smtp.declarations import COMMANDS
 from asyncnet.smtp.delivery import Delivery, Role
 from asyncnet.smtp.limits import SMTPLimits, SMTPTimeouts
 from asyncnet.stream import Stream
@@ -69,6 +71,8 @@ class SMTPHandler:
     ) -> None:
         self.delivery = delivery
         self.role = role
+        if role is Role.LMTP:
+            self.name, self.url_schemes = "lmtp", ("lmtp", "lmtps")
         self.hostname = _hostname(hostname)
         self.users = users
         self.login_required = (
@@ -81,6 +85,10 @@ class SMTPHandler:
         self.insecure_auth = insecure_auth
         self.normalise_from = Networks(normalise_from)
         self.guard = guard or LoginGuard()
+        self.commands = {verb: one for verb, one in COMMANDS.items() if role in one.roles}
+        """Those that a server of this role knows."""
+        self.hellos: dict[tuple[bool, tuple[str, ...]], Reply] = {}
+        """What EHLO and LHLO are answered, by what is offered of TLS and logins."""
         self.smtp_limits = limits
         self.smtp_timeouts = timeouts
 

@@ -43,12 +43,12 @@ class Phase(enum.Enum):
 
 
 _LEGAL = {
-    "MAIL": {Phase.READY},
-    "RCPT": {Phase.SENDER, Phase.RECIPIENTS},
-    "DATA": {Phase.RECIPIENTS},
-    "BDAT": {Phase.RECIPIENTS, Phase.CHUNKS},
-    "AUTH": {Phase.READY},
-    "STARTTLS": {*Phase} - {Phase.NEW},
+    "MAIL": (Phase.READY,),
+    "RCPT": (Phase.SENDER, Phase.RECIPIENTS),
+    "DATA": (Phase.RECIPIENTS,),
+    "BDAT": (Phase.RECIPIENTS, Phase.CHUNKS),
+    "AUTH": (Phase.READY,),
+    "STARTTLS": (Phase.READY, Phase.SENDER, Phase.RECIPIENTS, Phase.CHUNKS),
 }
 _COMES_FIRST = {
     Phase.NEW: "A greeting comes first: EHLO, HELO or LHLO.",
@@ -57,15 +57,14 @@ _COMES_FIRST = {
     Phase.RECIPIENTS: "A message has begun: RSET gives it up.",
     Phase.CHUNKS: "BDAT has begun: it goes on, or RSET gives it up.",
 }
-_REFUSALS = {
-    (verb, phase): coded(503, "5.5.1", _COMES_FIRST[Phase.RECIPIENTS if phase is Phase.SENDER and early else phase])
-    for verb, legal in _LEGAL.items()
-    for early in [verb in ("MAIL", "AUTH")]
-    for phase in Phase
-    if phase not in legal
-}
 _BEFORE_TLS = frozenset({"NOOP", "EHLO", "LHLO", "STARTTLS", "QUIT"})  # RFC 3207 section 4
 _FOR_USERS = frozenset({"MAIL", "VRFY", "EXPN"})
+
+
+def _out_of_order(verb: str, phase: Phase) -> Reply:
+    if verb in ("MAIL", "AUTH") and phase is Phase.SENDER:
+        phase = Phase.RECIPIENTS  # it is not for want of a recipient
+    return coded(503, "5.5.1", _COMES_FIRST[phase])
 
 
 @dataclass(slots=True)
@@ -94,9 +93,9 @@ class Session:
         """The reply that refuses `verb` in this state; None: it is legal."""
         if self.tls_required and not self.secured and verb not in _BEFORE_TLS:
             return coded(530, "5.7.0", "STARTTLS comes first.")
-        refusal = _REFUSALS.get((verb, self.phase))
-        if refusal is not None:
-            return refusal
+        legal = _LEGAL.get(verb)
+        if legal is not None and self.phase not in legal:
+            return _out_of_order(verb, self.phase)
         if verb in _FOR_USERS and self.login_required and self.identity is None:
             return coded(530, "5.7.0", "A login comes first: AUTH.")
         if verb == "AUTH" and self.identity is not None:

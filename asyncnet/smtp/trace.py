@@ -9,7 +9,7 @@ import re
 from email.utils import formatdate
 from functools import lru_cache
 
-from asyncnet.smtp.address import parse_domain, parse_literal
+from asyncnet.smtp.address import parse_domain
 from asyncnet.smtp.delivery import Client, Role
 from asyncnet.smtp.envelope import Envelope, Recipient
 
@@ -40,20 +40,19 @@ def received_field(
     this server calls the message, `tls` the version and cipher in a few words, `now` seconds since 1970.
     """
     by = f"by {hostname} with {client.protocol} id {message_id}"
-    lines = [f"Received: from {_from(client)}", f"({tls})" if tls else "", by]
+    lines = [f"Received: from {_from(client.name, client.peer.host)}", f"({tls})" if tls else "", by]
     if len(recipients) == 1 and (envelope.international or not recipients[0].address.is_international):
         lines.append(f"for <{recipients[0].address}>")
     return ("\r\n\t".join(filter(None, lines)) + f";\r\n\t{date(now)}\r\n").encode()
 
 
-def _from(client: Client) -> str:
+@lru_cache(maxsize=256)
+def _from(name: str, host: str | None) -> str:
     """Extended-Domain: what it called itself, and where it really is. Anybody can call themselves anything."""
     try:
-        literal = parse_literal(client.name)
-        name = parse_domain(client.name) if literal is None or client.name.startswith("[") else ""
+        name = parse_domain(name)
     except ValueError:
-        name = re.sub(r"[^A-Za-z0-9.:_-]", "?", client.name)
-    host = client.peer.host
+        name = re.sub(r"[^A-Za-z0-9.:_-]", "?", name)
     if host is None:
         return name or "unknown"
     return f"{name or 'unknown'} ([{'IPv6:' if ':' in host else ''}{host}])"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 from asyncnet.errors import LocalProtocolError, RemoteProtocolError
@@ -37,7 +38,7 @@ class CommandError(RemoteProtocolError):
     @property
     def reply(self) -> Reply:
         """The reply that refuses the command."""
-        text = str(self)
+        text = str(self)[:200]  # it may name a parameter of the client's
         return coded(self.code, self.enhanced, f"{text[:1].upper()}{text[1:]}.")
 
 
@@ -52,7 +53,7 @@ class Command:
     argument: str = ""
 
 
-_match_command = re.compile(rb"([A-Za-z][A-Za-z0-9]{2,15})(?: ([^\r\n\0]*?))?[ \t]*\r\n").fullmatch
+_match_command = re.compile(rb"([A-Za-z][A-Za-z0-9]{2,15})(?:[ \t]*| ([^\r\n\0]*))\r\n").fullmatch
 _UNSENDABLE = frozenset("\r\n\0")
 
 
@@ -65,7 +66,8 @@ def parse_command(line: bytes, *, bare_lf: bool = False) -> Command:
         if not line.endswith(b"\r\n"):
             raise CommandError("a line that does not end with CR LF", 500, "5.5.2")
         raise CommandError("this is no command", 500, "5.5.2")
-    return Command(match[1].decode("ascii").upper(), (match[2] or b"").decode("utf-8", "surrogateescape"))
+    argument = (match[2] or b"").rstrip(b" \t")
+    return Command(match[1].decode("ascii").upper(), argument.decode("utf-8", "surrogateescape"))
 
 
 def format_command(verb: str, argument: str | None = None) -> bytes:
@@ -229,6 +231,7 @@ def _split_path(argument: str, word: str, enhanced: str) -> tuple[str, dict[str,
     return path, parameters
 
 
+@lru_cache(maxsize=1024)  # the same people write to the same people
 def _parse_address(path: str, enhanced: str) -> MailAddress:
     try:
         return MailAddress.parse(path)

@@ -1,0 +1,305 @@
+"""Rules that stand in front of any delivery: who may send to whom, which recipients there are, how fast mail may come.
+
+    delivery = Guarded(
+        Queue("spool"),
+        NoOpenRelay(["example.org"], trusted=["192.0.2.0/24"]),
+        Aliases({"info@example.org": ["anna@example.org"]}),
+        KnownRecipients(["anna@example.org", "carl@example.org"]),
+    )
+
+Rules are asked in their order, each of them about what those before it have left. All of them look at parsed addresses,
+never at text, so that no spelling slips past.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import trio
+
+from asyncnet.smtp.address import MailAddress, ascii_domain, parse_domain
+from asyncnet.smtp.delivery import Client, CommitsEach, Delivery, Refused, Transaction
+from asyncnet.smtp.envelope import Envelope, Recipient
+from asyncnet.transports.address import Networks
+
+
+class Rule:
+    """The base of every rule: it allows everything, until a subclass says otherwise. Both may raise `Refused`."""
+
+    async def sender(self, envelope: Envelope, client: Client) -> Envelope:
+        """Asked at MAIL. Returns the envelope that goes on."""
+        return envelope
+
+    async def recipient(self, recipient: Recipient, envelope: Envelope, client: Client) -> Sequence[Recipient]:
+        """Asked at RCPT. Returns who gets it in the end: nearly always the recipient alone."""
+        return (recipient,)
+
+
+class Guarded:
+    """A delivery with rules in front of it."""
+
+    def __init__(self, delivery: Delivery, *rules: Rule) -> None:
+        self._delivery = delivery
+        self._rules = rules
+
+    async def start(self, envelope: Envelope, client: Client) -> Transaction:
+        for rule in self._rules:
+            envelope = await rule.sender(envelope, client)
+        transaction = await self._delivery.start(envelope, client)
+        kind = _GuardedEach if isinstance(transaction, CommitsEach) else _GuardedTransaction
+        return kind(transaction, self._rules, envelope, client)
+
+
+class _GuardedTransaction:
+    """Passes on what the rules let pass."""
+
+    def __init__(self, inner: Transaction, rules: Sequence[Rule], envelope: Envelope, client: Client) -> None:
+        self._inner = inner
+        self._rules = rules
+        self._envelope = envelope
+        self._client = client
+        self._added: dict[MailAddress, int] = {}  # whom the delivery has, and in which place
+        self._places: list[list[int]] = []  # for each recipient of the client's, where its mail goes
+
+    async def add(self, recipient: Recipient) -> None:
+        found: Sequence[Recipient] = (recipient,)
+        for rule in self._rules:
+            found = [one for each in found for one in await rule.recipient(each, self._envelope, self._client)]
+        places = []
+        for one in found:
+            if one.address not in self._added:  # two aliases of one mailbox are one copy
+                # If the second of several is refused, so is the alias: the first may get it twice, nobody loses it.
+                await self._inner.add(one)
+                self._added[one.address] = len(self._added)
+            places.append(self._added[one.address])
+        self._places.append(places)
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        await self._inner.write(data)
+
+    async def commit(self) -> str:
+        if not self._added:  # aliases of nobody
+            await self._inner.abort()
+            return ""
+        return await self._inner.commit()
+
+    async def abort(self) -> None:
+        await self._inner.abort()
+
+
+class _GuardedEach(_GuardedTransaction):
+    """The same where each recipient has an outcome."""
+
+    async def commit_each(self) -> Sequence[str | Refused]:
+        assert isinstance(self._inner, CommitsEach), "it was when it began"
+        outcomes: Sequence[str | Refused] = ()
+        if self._added:
+            outcomes = await self._inner.commit_each()
+        else:
+            await self._inner.abort()
+        return [_worst([outcomes[place] for place in places]) for places in self._places]
+
+
+def _worst(outcomes: Sequence[str | Refused]) -> str | Refused:
+    """What a recipient hears for whom several stand: a refusal if there is one. Who has it already gets it twice."""
+    refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
+    return refused[0] if refused else outcomes[0] if outcomes else ""
+
+
+def _domains(domains: Iterable[str]) -> frozenset[str]:
+    if isinstance(domains, str):
+        raise TypeError(f"domains are a list of strings, not one string: [{domains!r}]")
+    return frozenset(ascii_domain(parse_domain(domain)) for domain in domains)
+
+
+class NoOpenRelay(Rule):
+    """Mail for `domains` is taken from everybody, mail for others only from users who have logged in and from clients
+    in the networks of `trusted`. Without this rule, a server that passes mail on is open to everybody.
+
+    What stands alone as "postmaster" is ours (RFC 5321 section 4.5.1). A local part with "%", "!" or "@" in it was once
+    a route to somewhere else; nobody but a trusted client may write one, whatever stands behind the last "@".
+    """
+
+    def __init__(self, domains: Iterable[str], *, trusted: Iterable[str] = ()) -> None:
+        self._domains = _domains(domains)
+        self._trusted = Networks(trusted)
+
+    async def recipient(self, recipient: Recipient, envelope: Envelope, client: Client) -> Sequence[Recipient]:
+        address = recipient.address
+        if client.identity is not None or client.peer in self._trusted:
+            return (recipient,)
+        if address.domain and address.ascii_domain not in self._domains:
+            raise Refused(550, "5.7.1", "Mail for others is not taken from here.")
+        if not _ROUTES.isdisjoint(address.local):
+            raise Refused(550, "5.7.1", "Routes in an address are not followed.")
+        return (recipient,)
+
+
+_ROUTES = frozenset("%!@")
+
+
+class KnownRecipients(Rule):
+    """Who has a mailbox here: a collection of addresses, or a coroutine that is asked about each.
+
+    It is for the addresses of `domains`, if they are given, and for all if not. In a collection, capital letters count
+    for nothing; what is asked about has them. "postmaster" is known everywhere: RFC 5321 section 4.5.1 demands it.
+    """
+
+    def __init__(
+        self,
+        known: Collection[str] | Callable[[MailAddress], Awaitable[bool]],
+        *,
+        domains: Iterable[str] | None = None,
+    ) -> None:
+        self._ask = known if callable(known) else None
+        self._known = frozenset() if callable(known) else frozenset(_key(MailAddress.parse(one)) for one in known)
+        self._domains = None if domains is None else _domains(domains)
+
+    async def recipient(self, recipient: Recipient, envelope: Envelope, client: Client) -> Sequence[Recipient]:
+        address = recipient.address
+        is_ours = self._domains is None or address.ascii_domain in self._domains
+        if is_ours and address.local.lower() != "postmaster" and not await self._knows(address):
+            raise Refused(550, "5.1.1", "Nobody here has this address.")
+        return (recipient,)
+
+    async def _knows(self, address: MailAddress) -> bool:
+        return await self._ask(address) if self._ask is not None else _key(address) in self._known
+
+
+def _key(address: MailAddress) -> tuple[str, str]:
+    return address.local.lower(), address.ascii_domain
+
+
+class Aliases(Rule):
+    """Other names of mailboxes: `aliases` maps an address to those that get its mail, which may be aliases themselves.
+
+    An alias of no address throws its mail away. "@example.org" catches all of a domain that is found nowhere else;
+    `known` says what is found, where that is not the aliases alone. With `separator` "+", what is for
+    anna+lists@example.org and found nowhere goes to anna@example.org. Raises ValueError for an address that is none,
+    and for aliases that go in circles.
+    """
+
+    def __init__(
+        self,
+        aliases: Mapping[str, Iterable[str]],
+        *,
+        known: Collection[str] = (),
+        separator: str | None = None,
+    ) -> None:
+        self._aliases: dict[tuple[str, str], list[MailAddress]] = {}
+        self._catch_all: dict[str, list[MailAddress]] = {}
+        self._known = frozenset(_key(MailAddress.parse(one)) for one in known)
+        self._separator = separator
+        for name, targets in aliases.items():
+            if isinstance(targets, str):
+                raise TypeError(f"the addresses behind an alias are a list, not one string: [{targets!r}]")
+            found = [MailAddress.parse(target) for target in targets]
+            if name.startswith("@"):
+                self._catch_all[ascii_domain(parse_domain(name[1:]))] = found
+            else:
+                self._aliases[_key(MailAddress.parse(name))] = found
+        for key in self._aliases:
+            self._check_circle(key, ())
+
+    def _check_circle(self, key: tuple[str, str], above: tuple[tuple[str, str], ...]) -> None:
+        if key in above:
+            raise ValueError(f"the alias {'@'.join(key)} leads back to itself")
+        for target in self._aliases.get(key, ()):
+            if _key(target) != key:  # anna, and somebody else as well
+                self._check_circle(_key(target), (*above, key))
+
+    async def recipient(self, recipient: Recipient, envelope: Envelope, client: Client) -> Sequence[Recipient]:
+        return [replace(recipient, address=address) for address in dict.fromkeys(self._resolve(recipient.address))]
+
+    def _resolve(self, address: MailAddress) -> list[MailAddress]:
+        key = _key(address)
+        targets = self._aliases.get(key)
+        if targets is not None:
+            return [one for target in targets for one in ([target] if _key(target) == key else self._resolve(target))]
+        if key in self._known or not address.domain:
+            return [address]
+        base = address.local.partition(self._separator)[0] if self._separator else ""
+        if base and base != address.local:
+            return self._resolve(MailAddress(base, address.domain))
+        return self._catch_all.get(address.ascii_domain, [address])
+
+
+class SendersOfUsers(Rule):
+    """Who has logged in sends in their own name: by the addresses that `addresses` of their entry lists (where
+    "@example.org" is all of a domain), else by the user's name where it is an address. The null reverse-path is
+    everybody's.
+    """
+
+    async def sender(self, envelope: Envelope, client: Client) -> Envelope:
+        identity, sender = client.identity, envelope.sender
+        if identity is None or sender is None:
+            return envelope
+        allowed = identity.settings.get("addresses", [identity.name])
+        for text in [allowed] if isinstance(allowed, str) else allowed:
+            if text.startswith("@"):
+                is_same = ascii_domain(parse_domain(text[1:])) == sender.ascii_domain
+            else:
+                is_same = "@" in text and _key(MailAddress.parse(text)) == _key(sender)
+            if is_same:
+                return envelope
+        raise Refused(553, "5.7.1", "This address is not yours.")
+
+
+class RateLimit(Rule):
+    """So many messages and recipients an hour, for each client and each user who has logged in: a token bucket each.
+
+    A client is an IPv4 address or an IPv6 /64; a user counts instead of the address that they come from. Peers on Unix
+    sockets are not limited. `burst` is how many may come at once (None: an hour's). Past a limit the answer is 451: the
+    client comes again. Of the `most` who came last a bucket is remembered, and whoever was forgotten has a full one.
+    """
+
+    def __init__(
+        self,
+        *,
+        messages: float = math.inf,
+        recipients: float = math.inf,
+        burst: float | None = None,
+        most: int = 10_000,
+    ) -> None:
+        self._messages = _Buckets(messages, burst, most)
+        self._recipients = _Buckets(recipients, burst, most)
+
+    async def sender(self, envelope: Envelope, client: Client) -> Envelope:
+        self._take(self._messages, client)
+        return envelope
+
+    async def recipient(self, recipient: Recipient, envelope: Envelope, client: Client) -> Sequence[Recipient]:
+        self._take(self._recipients, client)
+        return (recipient,)
+
+    def _take(self, buckets: _Buckets, client: Client) -> None:
+        key = f"user {client.identity.name}" if client.identity is not None else client.peer.key
+        if key is not None and not buckets.take(key):
+            raise Refused(451, "4.7.1", "Too much mail in too short a time: please come again.")
+
+
+class _Buckets:
+    """Token buckets by key, as many as are remembered; each fills by `rate` an hour."""
+
+    def __init__(self, rate: float, burst: float | None, most: int) -> None:
+        self._rate = rate
+        self._burst = rate if burst is None else burst
+        self._most = most
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, and when they were counted
+
+    def take(self, key: str) -> bool:
+        """Take a token, if there is one."""
+        if self._rate == math.inf:
+            return True
+        now = trio.current_time()
+        tokens, since = self._buckets.get(key, (self._burst, now))
+        tokens = min(self._burst, tokens + (now - since) * self._rate / 3600)
+        has_one = tokens >= 1
+        self._buckets[key] = (tokens - 1 if has_one else tokens, now)
+        self._buckets.move_to_end(key)
+        if len(self._buckets) > self._most:
+            self._buckets.popitem(last=False)
+        return has_one
