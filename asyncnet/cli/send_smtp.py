@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -60,7 +61,7 @@ class MailSender:
 
     async def send(self, file: str, screen: Display, report: Report) -> None:
         """Send `file` ("-": standard input). Raises whatever goes wrong; who is refused is named on the screen."""
-        data = await trio.Path(file).read_bytes() if file != "-" else await _read_stdin()
+        data = await _read_stdin() if file == "-" else await _read(file)
         report.begin(0, len(data))
         done = 0
 
@@ -140,6 +141,11 @@ def _timeouts(seconds: float | None) -> SMTPClientTimeouts:
     if seconds is None:
         return SMTPClientTimeouts()
     return SMTPClientTimeouts(**dict.fromkeys((field.name for field in fields(SMTPClientTimeouts)), seconds))
+
+
+async def _read(file: str) -> bytes:
+    """All of a file, or of a pipe, which may have to be waited for."""
+    return await trio.to_thread.run_sync(Path(file).read_bytes, abandon_on_cancel=True)
 
 
 async def _read_stdin() -> bytes:
