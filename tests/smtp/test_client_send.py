@@ -32,7 +32,7 @@ from asyncnet.smtp.content import DataDecoder
 from asyncnet.smtp.envelope import Body, Envelope, Notify, Recipient, Returned
 from asyncnet.smtp.extensions import Extensions
 from asyncnet.smtp.wire import parse_command, parse_mail, parse_rcpt
-from asyncnet.testing import ScriptedPeer, cancel_at_each_checkpoint
+from asyncnet.testing import OneByteStream, ScriptedPeer, cancel_at_each_checkpoint, stream_pair
 from tests.smtp.scripted import PLAIN, answering, client_of, greeted, offering
 
 ANNA = MailAddress.parse("anna@example.org")
@@ -779,6 +779,28 @@ async def test_lmtp_in_chunks_answers_for_each_behind_the_last_one() -> None:
 
 
 # Limits, cancelling, and whatever a server may say
+
+
+async def test_what_was_sent_together_need_not_arrive_together() -> None:
+    ours, its = stream_pair()
+    content = b".\r\n" * 1000
+    taken: list[bytes] = []
+
+    async def script(peer: ScriptedPeer) -> None:
+        await peer.send(b"220-ready\r\n220 go\r\n")
+        assert (await peer.expect_until()).startswith(b"EHLO")
+        await peer.send(offering("PIPELINING", "SIZE 100000", "8BITMIME"))
+        await taking(peer, taken)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(script, ScriptedPeer(OneByteStream(its)))
+        smtp = SMTPClient(OneByteStream(ours))
+        await smtp.greet()
+        await smtp.hello()
+        for _ in range(2):
+            assert len((await smtp.send(ANNA, [CARL, DORA], content)).outcomes) == 2
+        await smtp.quit()
+    assert taken == [content, content]
 
 
 async def test_a_connection_that_has_had_its_messages_is_of_no_more_use() -> None:
