@@ -86,7 +86,7 @@ __all__ = [
 ]
 
 
-Client = TypeVar("Client", bound="SMTPClient")
+ClientT = TypeVar("ClientT", bound="SMTPClient")
 
 
 class StartTLS(enum.Enum):
@@ -292,7 +292,7 @@ class _HandshakeFailed(Exception):
     """An opportunistic handshake did."""
 
 
-async def _open(kind: type[Client], way: _Way) -> Client:
+async def _open(kind: type[ClientT], way: _Way) -> ClientT:
     """A client that can be given messages; without TLS where an opportunistic handshake fails."""
     try:
         return await _open_once(kind, way)
@@ -300,7 +300,7 @@ async def _open(kind: type[Client], way: _Way) -> Client:
         return await _open_once(kind, replace(way, starttls=StartTLS.NEVER, tls=None))
 
 
-async def _open_once(kind: type[Client], way: _Way) -> Client:
+async def _open_once(kind: type[ClientT], way: _Way) -> ClientT:
     times = way.timeouts
     stream = await connect(
         way.endpoint,
