@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import trio
@@ -139,14 +139,14 @@ def adapted(envelope: Envelope, recipients: Sequence[Recipient], content: Conten
     offered = rules.extensions
     if offered.size and content.size is not None and content.size > offered.size:
         raise NotSupported(f"the server takes messages of {offered.size} bytes, and this has {content.size}", "5.3.4")
-    if not offered.dsn:
-        envelope = replace(envelope, returned=None, envelope_id=None)
-    size = (content.size if content.size is not None else envelope.size) if offered.size is not None else None
-    return replace(
-        envelope,
-        size=size,
+    size = envelope.size if content.size is None else content.size
+    return Envelope(
+        sender=None if envelope.sender is None else _on_the_wire(envelope.sender),
         body=_body(envelope, content, offered),
         international=_is_international(envelope, recipients, content, offered),
+        size=None if offered.size is None else size,
+        returned=envelope.returned if offered.dsn else None,
+        envelope_id=envelope.envelope_id if offered.dsn else None,
     )
 
 
@@ -184,9 +184,8 @@ def _on_the_wire(address: MailAddress) -> MailAddress:
 
 
 def _said(recipient: Recipient, offered: Extensions) -> Recipient:
-    if not offered.dsn:
-        return Recipient(_on_the_wire(recipient.address))
-    return replace(recipient, address=_on_the_wire(recipient.address))
+    address = _on_the_wire(recipient.address)
+    return Recipient(address, recipient.notify, recipient.original) if offered.dsn else Recipient(address)
 
 
 class Transaction:
@@ -210,7 +209,7 @@ class Transaction:
             rules.extensions.chunking and content.size is not None and content.size > CHUNK
         )
         # Whatever cannot be said is found here, before a byte is sent.
-        self._mail = format_mail(replace(envelope, sender=envelope.sender and _on_the_wire(envelope.sender)))
+        self._mail = format_mail(envelope)
         self._rcpts = [
             format_rcpt(_said(recipient, rules.extensions), international=envelope.international)
             for recipient in recipients
