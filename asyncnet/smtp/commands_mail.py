@@ -32,7 +32,6 @@ async def mail(talk: Conversation, argument: str) -> Reply:
     envelope = parse_mail(argument)
     server, session, stream = talk.server, talk.session, talk.stream
     if session.messages >= server.smtp_limits.messages:
-        talk.is_ending = True
         return coded(421, "4.7.0", "That were many messages: please connect again.")
     protocol = protocol_name(
         server.role,

@@ -77,7 +77,6 @@ async def auth(talk: Conversation, argument: str) -> Reply:
         return coded(501, "5.5.2", f"The login is malformed: {exc}.")
     if identity is None:
         if talk.logins.exhausted:
-            talk.is_ending = True
             return coded(421, "4.7.0", "Too many logins have failed.")
         return coded(535, "5.7.8", "The login failed.")
     talk.session.identity = identity

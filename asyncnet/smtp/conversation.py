@@ -160,6 +160,8 @@ class Conversation:
                     if reply is not None:
                         self.say(reply)
                         self._count_errors(reply)
+                        if reply.code == 421:  # maybe a delivery has said so
+                            self.is_ending = True
             except ReceiveTimeout:
                 self.say(coded(421, "4.4.2", "Nothing came for too long."))
             except LimitExceeded:
@@ -196,6 +198,7 @@ class Conversation:
         return None
 
     async def _receive_line(self) -> bytes:
+        """A line with its LF. Raises as `Stream.receive_until`."""
         stream, limit = self.stream, self.server.smtp_limits.line
         if not stream.buffered:
             data = await stream.receive_some(limit)

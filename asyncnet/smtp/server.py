@@ -71,6 +71,8 @@ class SMTPHandler:
     ) -> None:
         self.delivery = delivery
         self.role = role
+        if role is Role.LMTP:
+            self.name, self.url_schemes = "lmtp", ("lmtp", "lmtps")
         self.hostname = _hostname(hostname)
         self.users = users
         self.login_required = (

@@ -38,7 +38,7 @@ class CommandError(RemoteProtocolError):
     @property
     def reply(self) -> Reply:
         """The reply that refuses the command."""
-        text = str(self)
+        text = str(self)[:200]  # it may name a parameter of the client's
         return coded(self.code, self.enhanced, f"{text[:1].upper()}{text[1:]}.")
 
 

@@ -364,6 +364,14 @@ class TestDeliveriesThatSayNo:
             assert (await peer.raw(CONTENT + b".\r\n")).code == 250
         assert [str(one.address) for one in recorder.taken[0].recipients] == ["anna@example.org", "carl@example.org"]
 
+    async def test_a_delivery_may_end_the_connection(self, autojump_clock: MockClock) -> None:
+        recorder = Recorder(add=Refused(421, "4.3.2", "Not now."))
+        async with connected(recorder) as peer:
+            await peer.expect("250 2.1.0", "MAIL FROM:<anna@example.org>")
+            await peer.expect("421 4.3.2 Not now.", "RCPT TO:<carl@example.org>")
+            await peer.scripted.expect_end()
+        assert recorder.ends == [["abort"]]
+
     async def test_an_abort_that_fails_is_logged(
         self, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from asyncnet.errors import RemoteProtocolError
+from asyncnet.limits import Timeouts
 from asyncnet.replies import ReplyParser
 from asyncnet.smtp.declarations import COMMANDS
 from asyncnet.smtp.delivery import Refused, Role
@@ -104,6 +105,23 @@ class TestBombs:
         async with connected(recorder, limits=SMTPLimits(text_line=1000)) as peer:
             assert str(await peer.send(b"\r\n" + b"x" * 999)).startswith("554 5.6.0 The message has a line that is too")
             assert (await peer.send(b"\r\n" + b"x" * 998)).code == 250
+
+    async def test_a_client_that_never_reads_is_cut_off(self, autojump_clock: MockClock) -> None:
+        ours, theirs = stream_pair(capacity=4096, timeouts=Timeouts(send=10))
+        recorder = Recorder()
+        async with trio.open_nursery() as nursery:
+
+            async def serve() -> None:
+                await SMTPHandler(recorder)(theirs)
+                await theirs.aclose()
+
+            nursery.start_soon(serve)
+            commands = b"EHLO a.example\r\nMAIL FROM:<a@example.org>\r\n" + b"HELP\r\n" * 100_000
+            with pytest.raises(trio.BrokenResourceError):
+                await ours.send_all(commands)
+        assert theirs.is_closed
+        assert theirs.bytes_in < len(commands)
+        assert recorder.ends == [["abort"]]
 
     async def test_another_protocol_is_not_listened_to(self, autojump_clock: MockClock) -> None:
         recorder = Recorder()

@@ -86,6 +86,11 @@ class TestCommands:
         with pytest.raises(CommandError):
             wire.parse_command(b"VRFY a\rb\n", bare_lf=True)
 
+    def test_a_reply_does_not_repeat_much_of_a_command(self) -> None:
+        with pytest.raises(CommandError) as caught:
+            wire.parse_mail("FROM:<> " + "X" * 5000)
+        assert len(caught.value.reply.text) < 300
+
     @pytest.mark.parametrize("argument", ["a\r\nDATA", "a\nb", "a\rb", "a\0b", "\ud800", "x" * wire.MAX_LINE])
     def test_what_cannot_be_sent_is_refused_before_it_is(self, argument: str) -> None:
         with pytest.raises(LocalProtocolError):
