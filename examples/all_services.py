@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 
 import trio
 
-from asyncnet import ConfigurationError, Handler, Service, drain_on_signal, serve
+from asyncnet import Address, ConfigurationError, Handler, Service, drain_on_signal, serve
+from asyncnet.auth import Identity
 from asyncnet.echo import ChargenHandler, DaytimeHandler, DiscardHandler, EchoHandler, TimeHandler
 from asyncnet.ftp import FTPHandler
 from asyncnet.http import Files, HTTPHandler, Mounts, Request, Response
 from asyncnet.http.websocket import WebSocket, is_upgrade, websocket
+from asyncnet.mailbox import MemoryMailboxes
+from asyncnet.pop3 import POP3Handler
+from asyncnet.relay import Relay, Routes
+from asyncnet.smtp import Guarded, NoOpenRelay, SMTPHandler
 
 ASYNCNET = os.path.join(os.path.relpath(os.path.dirname(sys.executable)), "asyncnet")
 PAGE = """<!DOCTYPE html>
@@ -47,15 +53,37 @@ async def start(nursery: trio.Nursery, handler: Handler, port: int) -> Service:
     return service
 
 
+class Anna:
+    """The only user: anna, whose password is anna."""
+
+    async def verify(self, name: str, password: str, *, peer: Address) -> Identity | None:
+        return Identity(name) if (name, password) == ("anna", "anna") else None
+
+    async def scram_keys(self, name: str) -> None:
+        """She has none."""
+
+
 async def main(folder: str) -> None:
+    boxes = MemoryMailboxes("anna")
+    routes = Routes(local={"example.org": boxes})  # and nowhere else
+    with tempfile.TemporaryDirectory() as spool:
+        async with Relay(spool, routes, host="localhost") as relay:
+            await serve_all(folder, relay, boxes)
+
+
+async def serve_all(folder: str, relay: Relay, boxes: MemoryMailboxes) -> None:
     site = HTTPHandler(Mounts({"/": Files(folder), "/shout": shout}))
+    smtp = SMTPHandler(Guarded(relay, NoOpenRelay(["example.org"])))
+    send = f"echo Subject: Hello | {ASYNCNET} send --from me@example.net --to anna@example.org - {{}}"
     services: list[tuple[Handler, int, str]] = [
         (EchoHandler(), 7007, f"{ASYNCNET} connect {{}}"),
         (DiscardHandler(), 7009, f"date | {ASYNCNET} connect {{}}"),
         (DaytimeHandler(), 7013, f"{ASYNCNET} connect {{}} </dev/null"),
         (ChargenHandler(), 7019, f"{ASYNCNET} connect {{}} | head"),
         (FTPHandler(folder, anonymous=True), 7021, f"{ASYNCNET} ls {{0}}    (or curl {{0}}/)"),
+        (smtp, 7025, send),
         (TimeHandler(), 7037, f"{ASYNCNET} connect {{}} </dev/null | od -t u4 --endian=big"),
+        (POP3Handler(boxes, Anna()), 7110, f"{ASYNCNET} mail list {{}}"),
         (site, 7080, f"{ASYNCNET} fetch -o - {{}}    (or open it in a browser)"),
     ]
     async with trio.open_nursery() as nursery:
@@ -63,8 +91,8 @@ async def main(folder: str) -> None:
         for handler, port, command in services:
             service = await start(nursery, handler, port)
             started.append(service)
-            where = service.urls[0]
-            print(f"{service.name:8} {where:24} {command.format(where)}", flush=True)
+            where = service.urls[0].replace("pop3://", "pop3://anna:anna@")
+            print(f"{service.name:8} {where:32} {command.format(where)}", flush=True)
         page = f"{where}/shout/"  # the web server is the last one
         print(f"{'shout':8} {page} {ASYNCNET} fetch -o - {page}    (in a browser, type: a WebSocket answers)")
         print("Ctrl-C ends them.", flush=True)

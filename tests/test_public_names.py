@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = ["asyncnet", "asyncnet.ftp", "asyncnet.http"]
+PACKAGES = [
+    "asyncnet",
+    "asyncnet.ftp",
+    "asyncnet.http",
+    "asyncnet.mailbox",
+    "asyncnet.pop3",
+    "asyncnet.relay",
+    "asyncnet.smtp",
+]
 
 
 def imports_for_type_checkers(package: str) -> dict[str, str]:

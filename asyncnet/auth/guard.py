@@ -32,16 +32,19 @@ keeps all others waiting."""
 def passwords_allowed(stream: Stream, *, insecure_auth: bool = False) -> bool:
     """Whether a password may pass over `stream`: nobody on the way can read it, or the user asked for it all the same.
 
-    Secure are TLS, a Unix socket, and loopback at both ends. The ends are those that a PROXY header told, if there was
-    one: a proxy on this machine does not make its clients local.
+    Secure are TLS and what stays on this machine.
+    """
+    return insecure_auth or stream.tls is not None or stays_here(stream)
+
+
+def stays_here(stream: Stream) -> bool:
+    """Whether `stream` leads to this machine: over a Unix socket, or with loopback at both ends.
+
+    The ends are those that a PROXY header told, if there was one: a proxy on this machine does not make its clients
+    local.
     """
     local, peer = stream.local, stream.peer
-    return (
-        insecure_auth
-        or stream.tls is not None
-        or (local.is_unix and peer.is_unix)
-        or (local.is_loopback and peer.is_loopback)
-    )
+    return (local.is_unix and peer.is_unix) or (local.is_loopback and peer.is_loopback)
 
 
 class LoginGuard:

@@ -80,6 +80,10 @@ class UserFile:
             return None
         return users.entries.get(name, _NOBODY).scram or made_up
 
+    async def knows(self, name: str) -> bool:
+        """Whether there is an entry of that name, for whoever has to know it besides logins: it shows in the time."""
+        return name in (await self._current()).entries
+
     async def _current(self) -> _Users:
         """The users, read again first if the file changed."""
         async with self._refreshing:

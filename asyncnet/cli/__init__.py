@@ -1,4 +1,4 @@
-"""The `asyncnet` command: `serve`, `connect`, `fetch`, `put`, `ls` and `passwd`, each in the module of its name.
+"""The `asyncnet` command: `serve`, `fetch`, `send` and the others, each in the module of its name.
 
 A module is imported when its command is given, and a service when its kind is: `--help` imports nothing else.
 
@@ -24,6 +24,9 @@ _COMMANDS = {
     "fetch": "fetch files by HTTP and FTP, several at once, and go on with what was broken off",
     "put": "put files on an FTP server, several at once, and go on with what was broken off",
     "ls": "list a folder of an FTP server",
+    "send": "send messages to a mail server",
+    "queue": "look into a mail relay's queue, and change it",
+    "mail": "list and read the mail of a mailbox",
     "passwd": "make or change a user's password",
 }
 
@@ -40,6 +43,8 @@ examples:
   asyncnet serve ftp tcp://127.0.0.1:2121 --root public --anonymous
   asyncnet fetch https://example.org/large.iso
   asyncnet put report.pdf ftpes://anna@example.org/reports/
+  asyncnet send message.eml smtps://anna@mail.example.org
+  asyncnet mail list pop3s://anna@mail.example.org
 
 `asyncnet COMMAND --help` tells more.
 """

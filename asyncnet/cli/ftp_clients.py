@@ -6,9 +6,6 @@ where the URL names one, the user; else the login is anonymous, and a password t
 
 from __future__ import annotations
 
-import getpass
-import netrc
-import os
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,28 +13,16 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
+from asyncnet.cli.logins import Login, ask_password, netrc_login
 from asyncnet.endpoints import Endpoint, Scheme
 from asyncnet.errors import AsyncnetError, ConfigurationError
 from asyncnet.ftp.client import FTPClient, PermanentReplyError, ServiceClosing
 from asyncnet.ftp.url import FTPURL
-from asyncnet.printable import printable
 from asyncnet.transports.certificates import client_context
 from asyncnet.transports.tunnels import parse_proxy
 
 if TYPE_CHECKING:
     import ssl
-
-
-TERMINAL = "/dev/tty"
-
-
-@dataclass(frozen=True, slots=True)
-class Login:
-    """Who logs in; without a user it is anonymous."""
-
-    user: str | None = None
-    password: str | None = field(default=None, repr=False)
-    account: str | None = field(default=None, repr=False)
 
 
 class LoginError(AsyncnetError):
@@ -164,38 +149,9 @@ def _server(url: FTPURL) -> FTPURL:
 def _find_login(url: FTPURL) -> Login:
     if url.user is not None and url.password is not None:
         return Login(url.user, url.password)
-    found = _netrc_login(url.host)
+    found = netrc_login(url.host)
     if found is not None and url.user in (None, found.user):
         return found
     if url.user in (None, "anonymous", "ftp"):
         return Login()
-    return Login(url.user, _ask(url.user, url.host))
-
-
-def _netrc_login(host: str) -> Login | None:
-    path = os.environ.get("NETRC")
-    try:
-        found = netrc.netrc(path or None).authenticators(host)
-    except FileNotFoundError:
-        return None
-    except (netrc.NetrcParseError, OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path or '~/.netrc'}: {printable(str(error))}") from None
-    if found is None or not found[0]:
-        return None
-    user, account, password = found
-    return Login(user, password, account or None)
-
-
-def _ask(user: str, host: str) -> str:
-    who = f"{printable(user)} at {host}"
-    try:
-        with open(TERMINAL, "rb"):
-            pass
-    except OSError:
-        raise ConfigurationError(
-            f"a password for {who} is missing, and there is no terminal to ask at: write it into ~/.netrc"
-        ) from None
-    try:
-        return getpass.getpass(f"Password for {who}: ")
-    except EOFError:
-        raise ConfigurationError(f"no password for {who} was given") from None
+    return Login(url.user, ask_password(url.user, url.host))

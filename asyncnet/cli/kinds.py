@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from asyncnet.cli import ftp, http
+from asyncnet.cli import ftp, http, pop3, smtp
 from asyncnet.errors import ConfigurationError
 
 
@@ -79,6 +79,22 @@ KINDS = {
         "serve files by FTP: to everybody, or to users with passwords",
         ftp.add_options,
         epilog=ftp.EPILOG,
+        arguments=lambda args: (args,),
+        begins_tls=True,
+    ),
+    "smtp": Kind(
+        "asyncnet.cli.smtp:make_handler",
+        "take mail by SMTP or LMTP, keep it safe, deliver it or pass it on",
+        smtp.add_options,
+        epilog=smtp.EPILOG,
+        arguments=lambda args: (args,),
+        begins_tls=True,
+    ),
+    "pop3": Kind(
+        "asyncnet.cli.pop3:make_handler",
+        "give users their mail by POP3",
+        pop3.add_options,
+        epilog=pop3.EPILOG,
         arguments=lambda args: (args,),
         begins_tls=True,
     ),

@@ -48,10 +48,12 @@ def network(text: str) -> str:
     return text
 
 
-def add_way(parser: argparse.ArgumentParser) -> None:
+def add_way(
+    parser: argparse.ArgumentParser, *, timeout: float | None = 30.0, default: str = "for each wait (default: 30 s)"
+) -> None:
     """Add the options of commands that connect to a URL: how they get there, and whom they believe."""
     way = parser.add_argument_group("the way there")
     way.add_argument("--proxy", metavar="URL", help="http://... or socks5://[user:password@]host:port")
-    way.add_argument("--timeout", metavar="TIME", type=duration, default=30.0, help="for each wait (default: 30 s)")
+    way.add_argument("--timeout", metavar="TIME", type=duration, default=timeout, help=default)
     way.add_argument("--ca", metavar="FILE", help="who vouches for servers, instead of the system's authorities (PEM)")
     way.add_argument("--insecure", action="store_true", help="do not verify who the server is")

@@ -177,7 +177,8 @@ class Control:
         stream, limits = self.stream, self.server.ftp_limits
         waits_for_login = self.session.phase is not Phase.LOGGED_IN
         stream.deadline = self._login_by if waits_for_login else trio.current_time() + self.server.ftp_timeouts.command
-        hides = stream.secret() if self.session.phase is Phase.PASSWORD_WANTED else nullcontext()
+        # All of it until the login: a password may come in one segment with its user.
+        hides = stream.secret() if waits_for_login else nullcontext()
         try:
             with hides:
                 async with idle():

@@ -379,6 +379,35 @@ def test_a_client_refuses_challenges_that_are_wrong_or_weaken_the_password(
         exchange.final(spoil(first, nonce))
 
 
+async def test_a_client_that_goes_on_behind_the_end_is_malformed(logins: Logins) -> None:
+    mechanism = client("SCRAM-SHA-256")
+
+    async def challenge(text: bytes) -> bytes:
+        return await mechanism.respond(text) or b"more"
+
+    with pytest.raises(RemoteProtocolError, match="nothing more"):
+        await log_in("SCRAM-SHA-256", users=Users(), logins=logins, peer=PEER, challenge=challenge)
+
+
+@pytest.mark.parametrize("text", ["\u00ad", "bell\x07", "\u0627\u0031", ""])
+def test_a_name_or_password_that_saslprep_leaves_nothing_of_is_refused(text: str) -> None:
+    with pytest.raises(LocalProtocolError, match="RFC 4013"):
+        ScramClient(text, "geheim")
+    with pytest.raises(LocalProtocolError, match="RFC 4013"):
+        ScramClient("anna", text)
+
+
+async def test_challenges_behind_the_servers_proof_are_refused() -> None:
+    exchange = client("SCRAM-SHA-256")
+    server = ScramServer(await exchange.respond(b""))
+    signature = server.check(await exchange.respond(server.challenge(keys_of("geheim"))))
+    assert signature is not None
+    assert await exchange.respond(signature) == b""
+    exchange.finish()
+    with pytest.raises(RemoteProtocolError, match="beyond the end"):
+        await exchange.respond(b"")
+
+
 async def test_a_server_that_does_not_know_the_password_is_found_out() -> None:
     exchange = client("SCRAM-SHA-256")
     server = ScramServer(await exchange.respond(b""))

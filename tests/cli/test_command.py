@@ -12,7 +12,7 @@ from asyncnet.cli import main
 from asyncnet.cli.kinds import KINDS
 from tests.cli.command import DEADLINE, environment, run
 
-COMMANDS = ("serve", "connect", "fetch", "put", "ls", "passwd")
+COMMANDS = ("serve", "connect", "fetch", "put", "ls", "send", "mail", "queue", "passwd")
 
 
 def test_the_version_is_told() -> None:
@@ -29,9 +29,7 @@ def test_help_names_every_command_and_shows_examples(capsys: pytest.CaptureFixtu
     assert "asyncnet serve http tcp://127.0.0.1:8080 --root public" in out
 
 
-@pytest.mark.parametrize(
-    "command", ["serve", "connect", "fetch", "put", "ls", "passwd", *(f"serve {kind}" for kind in KINDS)]
-)
+@pytest.mark.parametrize("command", [*COMMANDS, *(f"serve {kind}" for kind in KINDS)])
 def test_every_command_and_kind_has_its_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([*command.split(), "--help"])
@@ -86,11 +84,23 @@ def test_a_kind_imports_no_other_kind_s_room() -> None:
     }
 
 
-@pytest.mark.parametrize("command", ["fetch", "put", "ls", "serve ftp"])
+@pytest.mark.parametrize("command", ["fetch", "put", "ls", "send", "serve ftp"])
 def test_the_help_of_what_moves_files_imports_no_protocol(command: str) -> None:
     modules = imported(f"from asyncnet.cli import main; main({[*command.split(), '--help']})")
     assert f"asyncnet.cli.{command.partition(' ')[0]}" in modules
-    assert not modules & {"asyncnet.http", "asyncnet.ftp", "asyncnet.auth", "h11", "rich"}
+    assert not modules & {"asyncnet.http", "asyncnet.ftp", "asyncnet.smtp", "asyncnet.auth", "h11", "rich"}
+
+
+def test_a_client_of_mail_loads_no_server_and_nothing_for_passwords_that_it_does_not_need() -> None:
+    modules = imported("import asyncnet.cli.send_smtp")
+    assert not modules & {
+        "asyncnet.http",
+        "asyncnet.ftp",
+        "asyncnet.smtp.server",
+        "asyncnet.service",
+        "argon2",
+        "scramp",
+    }
 
 
 def test_a_client_of_ftp_loads_no_server_and_no_http() -> None:

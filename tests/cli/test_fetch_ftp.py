@@ -277,7 +277,7 @@ def test_a_password_that_is_missing_is_asked_for_once(
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr("getpass.getpass", lambda prompt: asked.append(prompt) or "secret")
-    monkeypatch.setattr("asyncnet.cli.ftp_clients.TERMINAL", os.devnull)
+    monkeypatch.setattr("asyncnet.cli.logins.TERMINAL", os.devnull)
     url = guarded.url.replace("//", "//anna@")
     assert main(["fetch", f"{url}/other.txt", f"{url}/pub/one.txt"]) == 0
     assert asked == ["Password for anna at 127.0.0.1: "]

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,11 +54,11 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
         assert process.returncode == 0
 
 
-@pytest.mark.parametrize("service", EXPECTED)
-def test_the_command_that_is_shown_for_a_service_works(service: str, commands: dict[str, str]) -> None:
-    # The example names the command as it lies beside the interpreter; here it need not be installed.
-    command = re.sub(r"\S*asyncnet (connect|fetch|ls)", rf"{sys.executable} -m asyncnet \1", commands[service])
-    done = subprocess.run(
+def shown(command: str) -> bytes:
+    """What the command prints that the example shows for a service."""
+    # The example names it as it lies beside the interpreter; here it need not be installed.
+    command = re.sub(r"\S*asyncnet (connect|fetch|ls|send|mail)", rf"{sys.executable} -m asyncnet \1", command)
+    return subprocess.run(
         command.partition("(")[0],
         shell=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -65,12 +66,24 @@ def test_the_command_that_is_shown_for_a_service_works(service: str, commands: d
         capture_output=True,
         timeout=DEADLINE,
         check=False,
-    )
-    expected = EXPECTED[service]
+    ).stdout
+
+
+@pytest.mark.parametrize("service", EXPECTED)
+def test_the_command_that_is_shown_for_a_service_works(service: str, commands: dict[str, str]) -> None:
+    found, expected = shown(commands[service]), EXPECTED[service]
     if isinstance(expected, bytes):
-        assert done.stdout == expected
+        assert found == expected
     else:
-        assert expected.fullmatch(done.stdout)
+        assert expected.fullmatch(found)
+
+
+def test_the_mail_that_is_sent_is_there_to_be_read(commands: dict[str, str]) -> None:
+    shown(commands["smtp"])
+    deadline = time.monotonic() + DEADLINE
+    while not (found := shown(commands["pop3"])):
+        assert time.monotonic() < deadline
+    assert b"Hello" in found
 
 
 async def test_the_page_s_websocket_shouts_back(commands: dict[str, str]) -> None:

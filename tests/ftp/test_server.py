@@ -56,6 +56,36 @@ class TestLogin:
                     assert declaration.before_login or reply.code == 530, (verb, reply)
                     assert reply.code not in (150, 226, 250, 257, 213, 212, 227, 229) or verb == "ABOR", (verb, reply)
 
+    async def test_a_log_of_the_conversation_shows_no_password_that_comes_together_with_its_user(self) -> None:
+        shown: list[bytes] = []
+
+        class Tap:
+            async def receiving(self) -> None: ...
+
+            def received(self, data: bytes, *, secret: bool) -> None:
+                shown.extend(() if secret else (data,))
+
+            async def sending(self, count: int) -> int:
+                return count
+
+            def sent(self, data: bytes, *, secret: bool) -> None: ...
+
+            def note(self, event: str) -> None: ...
+
+        handler = FTPHandler(MemoryFiles(), users=Users(joe={}))
+
+        async def watched(stream: Stream) -> None:
+            stream.add_tap(Tap())  # type: ignore[arg-type]
+            await handler(stream)
+
+        async with connected(watched) as peer:  # type: ignore[arg-type]
+            await peer.stream.send_all(b"USER joe\r\nPASS joe\r\n")
+            assert (await peer.reply()).code == 331
+            assert (await peer.reply()).code == 230
+            await peer.expect(200, "NOOP")
+        assert b"NOOP" in b"".join(shown)
+        assert b"PASS" not in b"".join(shown)
+
     async def test_the_password_comes_behind_the_name(self) -> None:
         async with connected(FTPHandler(MemoryFiles(), anonymous=True)) as peer:
             await peer.expect(503, "PASS x")

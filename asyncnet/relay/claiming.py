@@ -1,0 +1,173 @@
+"""What is due: how a relay finds it in the queue's database.
+
+Two indexes lead there: `destinations` tells where something is due, and of each of these the earliest recipients are
+read, no more than there is room for. So neither the length of the queue matters, nor that one destination, which is
+down, has most of it. What is in the relay's hands is known to it alone (`Schedule`), and passed over.
+
+The time of a destination is that of its earliest recipient, or earlier: whoever plans an attempt lowers it, and it is
+raised here alone, when nothing was found.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from asyncnet.relay.messages import Claim, format_id
+from asyncnet.relay.rows import NONSENSE, UNREADABLE, message_of, recipient_of
+from asyncnet.relay.schedule import Schedule
+from asyncnet.relay.schema import contents, destinations, messages, recipients
+from asyncnet.relay.sql import Connection, Row, Select, delete, func, select, update
+from asyncnet.relay.statements import stop_damaged
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Claiming:
+    """A relay asks for work."""
+
+    schedule: Schedule
+    now: float
+    farthest: float
+    """No pause leads beyond that time, unless a clock was wrong."""
+    limit: int
+    """How many claims are wanted at most."""
+    per_destination: int
+    """How many one destination may have, with those that are out already."""
+    per_claim: int
+    """How many recipients of a message go into one claim."""
+    changes_of_others: int = 0
+    """Set: a number that is another one when others have changed the database."""
+    found: list[Claim] = field(default_factory=list)
+    drained: dict[str, float] = field(default_factory=dict)
+    """Set: where all that is due is claimed now, and when there will be more."""
+    next_due: float = math.inf
+    """Set: when something is due elsewhere; `now` if there was more than was wanted."""
+
+
+def find_due(connection: Connection, request: Claiming) -> None:
+    """Find what is due."""
+    request.found, request.drained, request.next_due = [], {}, math.inf  # it may be tried again
+    passed_over = request.schedule.passed_over(request.now, request.per_destination)
+    while len(request.found) < request.limit:
+        room = request.limit - len(request.found)
+        names = list(connection.scalars(due_destinations(request.now, passed_over, room)))
+        if not names:
+            break
+        for name in names:
+            if len(request.found) < request.limit:
+                _claim_at(connection, request, name)
+            passed_over.add(name)
+    if len(request.found) < request.limit:
+        later = select(func.min(destinations.c.next_attempt)).where(destinations.c.next_attempt > request.now)
+        found = connection.scalar(later)
+        request.next_due = min(request.next_due, math.inf if found is None else found)
+    else:
+        request.next_due = request.now
+
+
+def due_destinations(now: float, passed_over: Iterable[str], limit: int) -> Select[Any]:
+    """Where something is due, the longest overdue first."""
+    return (
+        select(destinations.c.name)
+        .where(destinations.c.next_attempt <= now, destinations.c.name.not_in(passed_over))
+        .order_by(destinations.c.next_attempt, destinations.c.name)
+        .limit(limit)
+    )
+
+
+def due_recipients(name: str, now: float, limit: int) -> Select[Any]:
+    """Who is due at a destination, the longest overdue first, those of one message together."""
+    return (
+        select(recipients)
+        .where(recipients.c.destination == name, recipients.c.next_attempt <= now)
+        .order_by(recipients.c.next_attempt, recipients.c.message, recipients.c.position)
+        .limit(limit)
+    )
+
+
+def _claim_at(connection: Connection, request: Claiming, name: str) -> None:
+    claimed = request.schedule.claimed_at(name)
+    room = min(
+        request.limit - len(request.found),
+        request.schedule.room_at(name, request.per_destination),
+    )
+    limit = room + request.per_claim + len(claimed)
+    rows = connection.execute(due_recipients(name, request.now, limit)).all()
+    groups = _groups(rows, claimed, request.per_claim)
+    if groups:
+        request.found.extend(_claims(connection, name, groups[:room]))
+    if len(rows) == limit or len(groups) > room:
+        return  # there is more
+    if groups or claimed:
+        request.drained[name] = _next_attempt(connection, name, request.now)
+    else:
+        _settle(connection, request, name)
+
+
+_Group: TypeAlias = tuple[int, list[Row[Any]]]
+"""A message's key, and the rows of some of its recipients."""
+
+
+def _groups(rows: Sequence[Row[Any]], claimed: Collection[tuple[int, int]], size: int) -> list[_Group]:
+    """Recipients that are not claimed yet, those of each message together, up to `size` of them."""
+    groups: list[_Group] = []
+    for row in rows:
+        if (row.message, row.position) in claimed:
+            continue
+        if not groups or groups[-1][0] != row.message or len(groups[-1][1]) == size:
+            groups.append((row.message, []))
+        groups[-1][1].append(row)
+    return groups
+
+
+def _claims(connection: Connection, name: str, groups: Sequence[_Group]) -> Iterator[Claim]:
+    """The claims on these recipients. A message that makes no sense is set aside: it is not to keep others from us."""
+    keys = {key for key, _ in groups}
+    statement = select(messages, contents.c.data).outerjoin(contents, contents.c.message == messages.c.key)
+    rows = {row.key: row for row in connection.execute(statement.where(messages.c.key.in_(keys)))}
+    for key, found in groups:
+        try:
+            message = message_of(rows[key]._mapping)
+            yield Claim(message, name, tuple(recipient_of(row._mapping) for row in found), rows[key].data)
+        except NONSENSE as error:
+            logger.error("message %s was set aside: %s (%r)", format_id(key), UNREADABLE, error)
+            stop_damaged(connection, key, UNREADABLE)
+
+
+def _next_attempt(connection: Connection, name: str, now: float) -> float:
+    """When a destination has something due that is not due yet."""
+    later = (recipients.c.destination == name) & (recipients.c.next_attempt > now)
+    found = connection.scalar(select(func.min(recipients.c.next_attempt)).where(later))
+    return math.inf if found is None else found
+
+
+def _settle(connection: Connection, request: Claiming, name: str) -> None:
+    """Nothing is due at a destination, and nothing is claimed: say when there will be."""
+    when = _next_attempt(connection, name, request.now)
+    if when == math.inf:
+        connection.execute(delete(destinations).where(destinations.c.name == name))
+    elif when > request.farthest:
+        _bring_forward(connection, name, request.now, request.farthest)
+        request.next_due = request.now
+    else:
+        connection.execute(update(destinations).where(destinations.c.name == name).values(next_attempt=when))
+
+
+def correct_plans(connection: Connection, now: float, farthest: float) -> None:
+    """Have due now what is planned farther away than any pause leads: the clock was ahead when that was done.
+
+    A destination that has something due earlier, too, is corrected when that is done with.
+    """
+    for name in list(connection.scalars(select(destinations.c.name).where(destinations.c.next_attempt > farthest))):
+        _bring_forward(connection, name, now, farthest)
+
+
+def _bring_forward(connection: Connection, name: str, now: float, farthest: float) -> None:
+    too_late = (recipients.c.destination == name) & (recipients.c.next_attempt > farthest)
+    connection.execute(update(recipients).where(too_late).values(next_attempt=now))
+    connection.execute(update(destinations).where(destinations.c.name == name).values(next_attempt=now))

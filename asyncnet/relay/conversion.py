@@ -1,0 +1,99 @@
+"""For hosts that take no bytes above 127 (8BITMIME): the content in quoted-printable and base64. RFC 6152 section 3.
+
+The standard library's parser and generator do it. A signature over the old form does not survive, which RFC 6376
+section 5.3 has warned of; the message does.
+"""
+
+from __future__ import annotations
+
+import base64
+import email
+import email.policy
+import quopri
+from collections.abc import Iterator
+from contextlib import aclosing
+from email.errors import MessageError
+from email.generator import BytesGenerator
+from email.message import Message
+from io import BytesIO
+from typing import cast
+
+import trio
+
+from asyncnet.per_run import once_per_run
+from asyncnet.relay.targets import Parcel
+
+MOST = 16 << 20
+"""How long a message may be that is converted, in bytes: all of it is in memory, several times."""
+
+DEEPEST = 50
+"""How many parts within parts a message may have."""
+
+THREADS = 2
+"""How many messages are converted at a time, in one run of Trio."""
+
+_limiter = once_per_run(lambda: trio.CapacityLimiter(THREADS))
+
+
+class Inconvertible(Exception):
+    """The message cannot be had in seven bits."""
+
+
+async def to_seven_bits(parcel: Parcel) -> bytes:
+    """The content of `parcel` without bytes above 127. Raises `Inconvertible`."""
+    if parcel.size > MOST:
+        raise Inconvertible(f"a message of {parcel.size} bytes")
+    async with aclosing(parcel.read()) as pieces:
+        content = b"".join([piece async for piece in pieces])
+    return await trio.to_thread.run_sync(convert, content, limiter=_limiter())
+
+
+def convert(content: bytes) -> bytes:
+    """The same, of the content itself; takes its time. Raises `Inconvertible`."""
+    try:
+        message = email.message_from_bytes(content, policy=_POLICY)
+        for part in _parts(message):
+            _encode(part)
+        if message["MIME-Version"] is None:
+            message["MIME-Version"] = "1.0"
+        sent = BytesIO()
+        BytesGenerator(sent, mangle_from_=False, policy=_POLICY).flatten(message)
+    except (MessageError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
+        raise Inconvertible(f"a message that nobody can read: {exc}") from exc
+    converted = sent.getvalue()
+    if not converted.isascii():
+        raise Inconvertible("bytes above 127 in places where none can stand")
+    return converted
+
+
+_POLICY = email.policy.compat32.clone(cte_type="7bit", linesep="\r\n", max_line_length=998)
+
+
+def _parts(message: Message, depth: int = 0) -> Iterator[Message]:
+    if depth > DEEPEST:
+        raise Inconvertible("parts within parts within parts")
+    yield message
+    if message.is_multipart():
+        for part in cast("list[Message]", message.get_payload()):
+            yield from _parts(part, depth + 1)
+
+
+def _encode(part: Message) -> None:
+    """Have one part, without those in it, in seven bits."""
+    if part.is_multipart():
+        if part["Content-Transfer-Encoding"] is not None:
+            part.replace_header("Content-Transfer-Encoding", "7bit")
+        return
+    if cast("str", part.get_payload()).isascii():
+        return
+    if str(part.get("Content-Transfer-Encoding", "7bit")).strip().lower() not in ("7bit", "8bit", "binary"):
+        raise Inconvertible("an encoded part that has bytes above 127 all the same")
+    content = cast("bytes", part.get_payload(decode=True))
+    is_text = part.get_content_maintype() == "text" and b"\r" not in content.replace(b"\r\n", b"\n")
+    if is_text:
+        encoded, name = quopri.encodestring(content.replace(b"\r\n", b"\n")), "quoted-printable"
+    else:
+        encoded, name = base64.encodebytes(content), "base64"
+    del part["Content-Transfer-Encoding"]
+    part["Content-Transfer-Encoding"] = name
+    part.set_payload(encoded.decode("ascii"))

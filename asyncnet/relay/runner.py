@@ -1,0 +1,282 @@
+"""`Relay`: keeps mail in a queue and hands it over where it belongs, as many messages at a time as may be.
+
+    async with Relay("/var/spool/asyncnet", routes, host="mail.example.org") as relay:
+        await serve(SMTPHandler(relay), "tcp://0.0.0.0:25")
+
+Theory of operation
+===================
+
+One task claims, some hundred hand over. Each destination has a *lane*: the claims that wait there, and the workers that
+are busy there. A worker has a courier of its own, which keeps its connection as long as there is more to take over.
+What could go wrong, and why it does not:
+
+- *A host that is down* holds up its own lane alone. Nobody else tries it again for a while: what comes is put off with
+  the reason that is known, and the queue's patience grows as if each message had been tried.
+- *The queue holds more than memory.* No more claims are out than `RelayLimits.deliveries`, and of one destination only
+  a part of them.
+- *An outcome is known and cannot be noted*, because the disk is full: the worker waits until it can. Forgetting it
+  would deliver the message twice.
+- *A mistake of ours in one message* is logged and puts that message off. The others go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from os import PathLike
+from types import TracebackType
+from typing import Self
+
+import trio
+from trio.lowlevel import ParkingLot
+
+from asyncnet.limits import check_sizes, check_times
+from asyncnet.relay.limits import QueueLimits
+from asyncnet.relay.messages import Claim, DamagedContent, Gone, QueuedRecipient
+from asyncnet.relay.queue import Queue, open_queue
+from asyncnet.relay.reporter import Reporter
+from asyncnet.relay.retry import RetryPolicy
+from asyncnet.relay.routes import Routes
+from asyncnet.relay.targets import Courier, Parcel, Unreachable, Verdict
+from asyncnet.smtp.delivery import Client, Refused, Transaction
+from asyncnet.smtp.envelope import Envelope
+from asyncnet.smtp.wire import coded
+
+logger = logging.getLogger("asyncnet.relay")
+
+
+@dataclass(frozen=True, slots=True)
+class RelayLimits:
+    """How much a relay does at once."""
+
+    deliveries: int = 200
+    """Messages that are being handed over, or wait for their turn at a host. Each holds 64 KiB of content at most."""
+    per_destination: int = 20
+    """How many of them go to one destination, each on a connection of its own: other hosts count connections, too."""
+
+    def __post_init__(self) -> None:
+        check_sizes(self)
+
+
+@dataclass(frozen=True, slots=True)
+class RelayTimes:
+    """How long a relay waits, in seconds."""
+
+    idle: float = 2.0
+    """For another message, before a connection is given up: others want it, and it costs them memory."""
+    down: float = 60.0
+    """Before a host that took nothing is tried again, whatever is due there."""
+    again: float = 10.0
+    """Before an outcome that could not be noted is noted again."""
+    end: float = 10.0
+    """For what is being handed over when the relay ends, and for goodbyes."""
+
+    def __post_init__(self) -> None:
+        check_times(self)
+
+
+@dataclass(slots=True, eq=False)
+class _Lane:
+    """The mail that is on its way to one destination."""
+
+    destination: str
+    waiting: deque[Claim] = field(default_factory=deque)
+    workers: int = 0
+    busy: int = 0
+    """How many of them have a claim in hand."""
+    idle: ParkingLot = field(default_factory=ParkingLot)
+    """Workers that wait for something to do."""
+    is_closed: bool = False
+    down: Unreachable | None = None
+    down_until: float = -math.inf
+
+    def put(self, claim: Claim) -> bool:
+        """Have a claim handed over; whether that takes another worker."""
+        self.waiting.append(claim)
+        self.idle.unpark()
+        return len(self.waiting) > self.workers - self.busy
+
+    async def next(self, seconds: float) -> Claim | None:
+        """The next claim; None if none comes within so many seconds, or ever again."""
+        with trio.move_on_after(seconds):
+            while not self.waiting and not self.is_closed:
+                await self.idle.park()
+        return self.waiting.popleft() if self.waiting else None
+
+    def close(self) -> list[Claim]:
+        """Nothing more is handed over; returns what nobody has begun with."""
+        self.is_closed = True
+        self.idle.unpark_all()
+        left = list(self.waiting)
+        self.waiting.clear()
+        return left
+
+    @property
+    def is_of_use(self) -> bool:
+        """Whether there is anything about it to be known."""
+        return bool(self.workers or self.waiting or self.down_until > trio.current_time())
+
+
+class Relay:
+    """A relay whose queue is in the folder `spool`; its mail goes where `routes` lead. `host` is what reports call us.
+
+    It is a `smtp.delivery.Delivery`, and works within `async with`, once. What is being handed over at the end of the
+    block has `RelayTimes.end` to come to its end; the rest is there for the next relay.
+
+    Entering it raises what `open_queue` raises.
+    """
+
+    def __init__(
+        self,
+        spool: str | PathLike[str],
+        routes: Routes,
+        *,
+        host: str,
+        retry: RetryPolicy = RetryPolicy(),
+        queue_limits: QueueLimits = QueueLimits(),
+        limits: RelayLimits = RelayLimits(),
+        times: RelayTimes = RelayTimes(),
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        """`clock` is for tests."""
+        self._open = partial(
+            open_queue, spool, retry=retry, limits=queue_limits, destination_of=routes.destination_of, clock=clock
+        )
+        self._routes = routes
+        self._host = host
+        self._limits = limits
+        self._times = times
+        self._lanes: dict[str, _Lane] = {}
+        self._out = 0  # claims
+        self._has_room = trio.Event()
+        self._work_scopes: set[trio.CancelScope] = set()
+        self._stack = AsyncExitStack()
+        self._queue: Queue | None = None
+
+    @property
+    def queue(self) -> Queue:
+        """Its queue. Only within `async with`."""
+        assert self._queue is not None, "a relay works within `async with`"
+        return self._queue
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            self._queue = await stack.enter_async_context(self._open())
+            nursery = await stack.enter_async_context(trio.open_nursery())
+            stack.callback(nursery.cancel_scope.cancel)
+            nursery.start_soon(self._run)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return await self._stack.__aexit__(kind, exc, traceback)
+
+    async def start(self, envelope: Envelope, client: Client) -> Transaction:
+        """As `smtp.delivery` has it: what is committed is in the queue."""
+        return await self.queue.start(envelope, client)
+
+    async def _run(self) -> None:
+        """Hand over until cancelled."""
+        queue = self.queue
+        async with trio.open_nursery() as nursery:
+            try:
+                while True:
+                    room = self._limits.deliveries - self._out
+                    if room <= 0:
+                        self._has_room = trio.Event()
+                        await self._has_room.wait()
+                        continue
+                    claims = await queue.claim(room, per_destination=self._limits.per_destination)
+                    for claim in claims:
+                        self._send_out(claim, nursery)
+                    if not claims:
+                        self._lanes = {name: lane for name, lane in self._lanes.items() if lane.is_of_use}
+                        await queue.wait()
+            finally:
+                self._end()
+
+    def _end(self) -> None:
+        """What nobody has begun with stays in the queue; what somebody has, comes to its end."""
+        for lane in self._lanes.values():
+            for claim in lane.close():
+                self.queue.release(claim)
+        for scope in self._work_scopes:
+            scope.deadline = trio.current_time() + self._times.end
+
+    def _send_out(self, claim: Claim, nursery: trio.Nursery) -> None:
+        # Not the claim's destination: the routes may have become others since the message came.
+        destination = self._routes.destination_of(claim.recipients[0].recipient.address)
+        lane = self._lanes.setdefault(destination, _Lane(destination))
+        self._out += 1
+        if lane.put(claim) and lane.workers < self._limits.per_destination:
+            lane.workers += 1
+            nursery.start_soon(self._work, lane)
+
+    async def _work(self, lane: _Lane) -> None:
+        courier = self._routes.target(lane.destination).courier()
+        with trio.CancelScope(shield=True) as scope:  # `_end` gives it a deadline
+            self._work_scopes.add(scope)
+            try:
+                while (claim := await lane.next(self._times.idle)) is not None:
+                    lane.busy += 1
+                    try:
+                        await self._attend(lane, courier, claim)
+                    finally:
+                        lane.busy -= 1
+                        self._out -= 1
+                        self._has_room.set()
+            finally:
+                lane.workers -= 1
+                self._work_scopes.discard(scope)
+                with trio.CancelScope(deadline=trio.current_time() + self._times.end, shield=True):
+                    await courier.aclose()
+
+    async def _attend(self, lane: _Lane, courier: Courier, claim: Claim) -> None:
+        """Hand over one claim, and note what came of it."""
+        mine = [each for each in claim.recipients if self._is_of(lane, each)]
+        parcel = Parcel(
+            claim.message.envelope,
+            tuple(each.recipient for each in mine),
+            claim.message.size,
+            partial(self.queue.read, claim),
+        )
+        reporter, is_noted = Reporter(self.queue, self._host), False
+        try:
+            verdicts = await self._verdicts(lane, courier, parcel, claim.message.id)
+            while not is_noted:
+                try:
+                    await reporter.note(claim, mine, verdicts)
+                    is_noted = True
+                except (Refused, OSError) as exc:
+                    logger.error("%s: what became of it cannot be noted: %s", claim.message.id, exc)
+                    await trio.sleep(self._times.again)
+        except (DamagedContent, Gone):
+            is_noted = True  # the queue has noted that, and said so
+        finally:
+            if not is_noted:
+                self.queue.release(claim)
+
+    def _is_of(self, lane: _Lane, queued: QueuedRecipient) -> bool:
+        return self._routes.destination_of(queued.recipient.address) == lane.destination
+
+    async def _verdicts(self, lane: _Lane, courier: Courier, parcel: Parcel, id: str) -> Sequence[Verdict]:
+        if lane.down is None or lane.down_until <= trio.current_time():
+            lane.down = None
+            try:
+                return await courier.hand_over(parcel)
+            except Unreachable as exc:
+                lane.down, lane.down_until = exc, trio.current_time() + self._times.down
+            except (DamagedContent, Gone):
+                raise
+            except Exception:
+                # As in a service's guard: a mistake of ours is one message's misfortune, and the log's.
+                logger.exception("%s: it could not be handed over to %s", id, lane.destination)
+                return [Verdict(coded(451, "4.3.0", "An internal error.")) for _ in parcel.recipients]
+        return [Verdict(lane.down.reply, lane.down.host) for _ in parcel.recipients]

@@ -1,0 +1,286 @@
+"""Other hosts: a parcel goes to the first of a destination's that takes connections. RFC 5321 section 5, RFC 2033.
+
+What could go wrong, and why it does not:
+
+- *A connection that was kept for the next message has died meanwhile.* Where nothing of the message was said on it, a
+  new one is made at once.
+- *It breaks behind the final dot.* Whether the message was taken is unknown, so it is sent again later (RFC 5321
+  section 6.1): twice is better than never.
+- *Our own mistake bounces everybody's mail*: a wrong password, a certificate that has expired. What a host refuses
+  before it has heard of a message is a failure for now, unless it says that it takes no mail from anybody (RFC 7504).
+- *More recipients than the host takes.* Those that it puts off for that go in another transaction at once (RFC 5321
+  section 4.5.3.1.10).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import trio
+
+from asyncnet.errors import AsyncnetError, LocalProtocolError
+from asyncnet.relay.conversion import Inconvertible, to_seven_bits
+from asyncnet.relay.routing import Finder, NoRoute
+from asyncnet.relay.targets import Parcel, Unreachable, Verdict
+from asyncnet.replies import Reply
+from asyncnet.smtp.client import (
+    SMTPURL,
+    MessageRefused,
+    NotSupported,
+    Outcome,
+    OutcomeUnknown,
+    PermanentReplyError,
+    ReplyError,
+    SMTPClient,
+    StartTLS,
+)
+from asyncnet.smtp.client_content import Source
+from asyncnet.smtp.client_limits import SMTPClientTimeouts
+from asyncnet.smtp.envelope import Body, Envelope, Recipient
+from asyncnet.smtp.wire import coded, split_enhanced
+
+if TYPE_CHECKING:
+    import ssl
+
+logger = logging.getLogger("asyncnet.relay")
+
+SMALL = 64 * 1024
+"""What is read before it is sent, in bytes: a short message is looked at for what it needs of the host."""
+
+PER_CONNECTION = 100
+"""How many messages go over one connection: others want their turn at a host that gives each connection a long one."""
+
+MOST_HOSTS = 10
+"""How many addresses are tried for one attempt, so that a long list of dead ones does not hold a worker for an hour."""
+
+_NO_MAIL = frozenset({521, 554, 556})
+"""How a host says that it takes no mail at all: RFC 5321 section 3.1, RFC 7504."""
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where to connect: the URL's host is who it has to be, `address` where that is (None: the system looks it up)."""
+
+    url: SMTPURL
+    address: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """How we behave towards other hosts."""
+
+    name: str | None = None
+    """What we call ourselves; None: the connection's own address."""
+    starttls: StartTLS | None = None
+    """None: TLS is required where a password is told, and opportunistic elsewhere."""
+    tls: ssl.SSLContext | None = None
+    """What certificates are verified by, where TLS is required; None: the system's trust store."""
+    timeouts: SMTPClientTimeouts = SMTPClientTimeouts()
+
+
+class SMTPTarget:
+    """A destination that `doors` finds; they are asked anew for each connection. A `Target`.
+
+    `doors` raises `NoRoute`.
+    """
+
+    def __init__(self, doors: Callable[[], Awaitable[Sequence[Door]]], manners: Manners = Manners()) -> None:
+        self._doors = doors
+        self._manners = manners
+
+    def courier(self) -> SMTPCourier:
+        return SMTPCourier(self._doors, self._manners)
+
+
+def to_host(url: SMTPURL, manners: Manners = Manners()) -> SMTPTarget:
+    """A host that somebody has named, with the user and the password in its URL: a smarthost, or one that has LMTP."""
+
+    async def doors() -> Sequence[Door]:
+        return [Door(url)]
+
+    return SMTPTarget(doors, manners)
+
+
+def to_domain(domain: str, router: Finder, manners: Manners = Manners()) -> SMTPTarget:
+    """The mail exchangers of a domain."""
+
+    async def doors() -> Sequence[Door]:
+        return [
+            Door(SMTPURL("smtp", _name_of(host.name, address), host.port), address)
+            for host in await router.hosts(domain)
+            for address in host.addresses
+        ]
+
+    return SMTPTarget(doors, manners)
+
+
+def _name_of(host: str, address: str) -> str:
+    """Who a certificate has to name: the address itself, where an address literal has led there."""
+    return address if host.startswith("[") else host
+
+
+class SMTPCourier:
+    """Hands over parcels on one connection after the other."""
+
+    def __init__(self, doors: Callable[[], Awaitable[Sequence[Door]]], manners: Manners) -> None:
+        self._doors = doors
+        self._manners = manners
+        self._stack = AsyncExitStack()  # holds the connection
+        self._client: SMTPClient | None = None
+        self._host = ""
+
+    async def aclose(self) -> None:
+        self._client = None
+        await self._stack.aclose()
+
+    # Connections
+
+    async def _connected(self) -> SMTPClient:
+        """A connection that is fit for another message. Raises `Unreachable`."""
+        if self._client is not None and self._client.is_usable and self._client.messages < PER_CONNECTION:
+            return self._client
+        await self.aclose()
+        try:
+            doors = await self._doors()
+        except NoRoute as exc:
+            code = 550 if exc.is_permanent else 451
+            raise Unreachable(coded(code, exc.enhanced, f"{exc}.")) from exc
+        failures = []
+        for door in doors[:MOST_HOSTS]:
+            try:
+                client = await self._stack.enter_async_context(self._connection(door))
+            except (AsyncnetError, OSError, trio.BrokenResourceError) as exc:
+                logger.info("%s: no connection: %s", _shown(door), exc)
+                failures.append((door, exc))
+            else:
+                self._client, self._host = client, door.url.host or str(door.url)
+                return client
+        raise _unreachable(failures)
+
+    def _connection(self, door: Door) -> AbstractAsyncContextManager[SMTPClient]:
+        manners = self._manners
+        return SMTPClient.connect(
+            door.url,
+            address=door.address,
+            starttls=None if door.url.scheme == "smtps" else manners.starttls,
+            tls=manners.tls,
+            name=manners.name,
+            timeouts=manners.timeouts,
+        )
+
+    # Parcels
+
+    async def hand_over(self, parcel: Parcel) -> Sequence[Verdict]:
+        verdicts: dict[int, Verdict] = {}
+        while len(verdicts) < len(parcel.recipients):
+            left = [index for index in range(len(parcel.recipients)) if index not in verdicts]
+            rest = replace(parcel, recipients=tuple(parcel.recipients[index] for index in left))
+            found = await self._try(rest)
+            # Whoever was put off because there were too many is tried again as long as somebody gets through.
+            is_progress = any(verdict.reply.is_success for verdict in found)
+            verdicts |= {
+                index: verdict
+                for index, verdict in zip(left, found, strict=True)
+                if not (is_progress and _is_one_too_many(verdict.reply))
+            }
+        return [verdicts[index] for index in range(len(parcel.recipients))]
+
+    async def _try(self, parcel: Parcel) -> Sequence[Verdict]:
+        """One transaction; another one where a connection that was kept turns out to be dead."""
+        was_kept = self._client is not None
+        client = await self._connected()
+        most = client.extensions.most_recipients or len(parcel.recipients)
+        first, others = parcel.recipients[:most], parcel.recipients[most:]
+        try:
+            verdicts = await self._send(client, replace(parcel, recipients=first))
+        except (AsyncnetError, OSError, trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            # Nothing of the message was taken: `OutcomeUnknown` is a verdict.
+            await self.aclose()
+            if was_kept:
+                return await self._try(parcel)
+            logger.info("%s: a message did not get through: %s", self._host, exc)
+            reply = coded(451, "4.4.2", f"The conversation with the host broke off: {exc}")
+            verdicts = [Verdict(reply) for _ in first]
+        return [*verdicts, *(Verdict(_TOO_MANY) for _ in others)]
+
+    async def _send(self, client: SMTPClient, parcel: Parcel) -> list[Verdict]:
+        try:
+            outcomes = await self._outcomes(client, parcel.envelope, parcel.recipients, await _source(parcel), parcel)
+        except NotSupported as exc:
+            return [
+                Verdict(coded(554, exc.enhanced, f"The message cannot go there: {exc}.")) for _ in parcel.recipients
+            ]
+        except LocalProtocolError as exc:
+            logger.error("%s: a message that cannot be said in SMTP: %s", self._host, exc)
+            return [Verdict(coded(451, "4.3.5", "This host cannot say that in SMTP.")) for _ in parcel.recipients]
+        tells_success = client.extensions.dsn
+        return [self._verdict(outcome, tells_success) for outcome in outcomes]
+
+    async def _outcomes(
+        self,
+        client: SMTPClient,
+        envelope: Envelope,
+        recipients: Sequence[Recipient],
+        source: Source,
+        parcel: Parcel,
+    ) -> Sequence[Outcome]:
+        """Send it, converted if the host cannot take it as it is."""
+        try:
+            return (await client.send(envelope, recipients, source)).outcomes
+        except (MessageRefused, OutcomeUnknown) as exc:
+            return exc.outcomes
+        except NotSupported as exc:
+            if exc.enhanced != "5.6.3":
+                raise
+            try:
+                converted = await to_seven_bits(parcel)
+            except Inconvertible:
+                raise exc from None
+            plain = replace(envelope, body=Body.SEVEN_BIT, size=None)
+            return await self._outcomes(client, plain, recipients, converted, parcel)
+
+    def _verdict(self, outcome: Outcome, tells_success: bool) -> Verdict:
+        if outcome.reply is None:
+            reply = coded(451, "4.4.2", "The connection broke before the host had said whether it takes the message.")
+            return Verdict(reply)
+        return Verdict(outcome.reply, self._host, tells_success=tells_success)
+
+
+_TOO_MANY = coded(452, "4.5.3", "The host takes fewer recipients at once.")
+
+
+def _is_one_too_many(reply: Reply) -> bool:
+    return reply.code == 452 and split_enhanced(reply)[0] in (None, "4.5.3")
+
+
+async def _source(parcel: Parcel) -> Source:
+    """The content: all of it where it is short, so that it is known what is in it."""
+    if parcel.size > SMALL:
+        return parcel.read()
+    async with aclosing(parcel.read()) as pieces:
+        return b"".join([piece async for piece in pieces])
+
+
+def _shown(door: Door) -> str:
+    return f"{door.url}" if door.address is None else f"{door.url} at {door.address}"
+
+
+def _unreachable(failures: Sequence[tuple[Door, BaseException]]) -> Unreachable:
+    """What is to be said where no host takes a connection. The last one that was tried speaks for all."""
+    door, exc = failures[-1]
+    if all(isinstance(each, PermanentReplyError) and _takes_no_mail(each) for _, each in failures):
+        assert isinstance(exc, ReplyError), "all of them are"
+        return Unreachable(exc.reply, door.url.host)
+    if isinstance(exc, ReplyError):
+        return Unreachable(coded(451, "4.4.1", f"The host does not want to talk: {exc}"))
+    if isinstance(exc, NotSupported):
+        return Unreachable(coded(451, "4.7.5", f"There is no connection that is safe enough: {exc}"))
+    return Unreachable(coded(451, "4.4.1", f"No host can be reached: {_shown(door)}: {exc}"))
+
+
+def _takes_no_mail(exc: ReplyError) -> bool:
+    return exc.command == "the connection" and exc.code in _NO_MAIL

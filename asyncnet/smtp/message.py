@@ -1,0 +1,207 @@
+"""Messages of the standard library's `email`, as they are sent: whom they go to, and their bytes. RFC 5322. No I/O.
+
+Used by `SMTPClient.send_message` and by `asyncnet send`.
+"""
+
+from __future__ import annotations
+
+import copy
+import email.policy
+import io
+import re
+from collections.abc import Iterable, Iterator
+from email.errors import MessageError
+from email.generator import BytesGenerator
+from email.headerregistry import Address, AddressHeader, Group
+from email.message import EmailMessage
+from email.parser import BytesParser
+from email.policy import EmailPolicy
+from email.utils import getaddresses
+from typing import Any
+
+from asyncnet.errors import LocalProtocolError
+from asyncnet.smtp.address import MailAddress, ascii_domain, parse_domain
+
+_DAMAGED = (ValueError, LookupError, AttributeError, TypeError, MessageError)
+"""What `email` raises for headers and bodies that are damaged."""
+
+_ADDRESS_HEADERS = ("From", "Sender", "Reply-To", "To", "Cc")
+
+_find_second = re.compile(rb"\r\n(?![ \t]|\Z)|\r(?!\n)|(?<!\r)\n").search
+# A header ends before the first empty line. Line ends are CR LF here.
+_find_end = re.compile(rb"\r\n\r\n|\A\r\n").search
+_match_mbox_line = re.compile(rb"From [^\r\n]*\r\n").match
+_begins_as_message = re.compile(rb"[!-9;-~]+[ \t]*:|\r\n").match
+_replace_bcc = re.compile(
+    rb"^(?:resent-)?bcc[ \t]*:[^\r\n]*\r?\n?(?:[ \t][^\r\n]*\r?\n?)*", re.IGNORECASE | re.MULTILINE
+).sub
+
+
+def parse_message(data: bytes) -> EmailMessage:
+    """Read a whole message."""
+    return BytesParser(policy=email.policy.default).parsebytes(data)
+
+
+def parse_header(data: bytes) -> EmailMessage:
+    """Read the header of a message, whose line ends are CR LF."""
+    return BytesParser(policy=email.policy.default).parsebytes(split(data)[0], headersonly=True)
+
+
+def split(data: bytes) -> tuple[bytes, bytes]:
+    """The header, and all that comes behind its last line: the empty line, and the body. Line ends are CR LF."""
+    end = _find_end(data)
+    if end is None:
+        return data, b""
+    place = end.start() + (2 if end[0] == b"\r\n\r\n" else 0)
+    return data[:place], data[place:]
+
+
+def checked(data: bytes) -> bytes:
+    """A message, without the line that mbox files and `git format-patch` put in front ("From …", RFC 4155).
+
+    Raises LocalProtocolError for what begins with no header: it would become one, whatever it is.
+    """
+    line = _match_mbox_line(data)
+    message = data[line.end() :] if line else data
+    if not _begins_as_message(message):
+        raise LocalProtocolError("this is no message: it does not begin with a header")
+    return message
+
+
+def without_bcc(data: bytes) -> bytes:
+    """A message without the fields that name those of whom the others are not to know; all else is as it was."""
+    header, body = split(data)
+    return _replace_bcc(b"", header) + body
+
+
+def sender_of(message: EmailMessage) -> MailAddress:
+    """The reverse-path that a message's header asks for: its Sender, else the first of From (RFC 5322 section 3.6.2).
+
+    Of a message that was sent on, it is that of the Resent- fields (section 3.6.6). Raises LocalProtocolError where
+    there is none, and for more than one block of Resent- fields: nobody knows which one is meant.
+    """
+    prefix = _prefix(message)
+    for name in ("Sender", "From"):
+        found = _addresses(message, prefix + name)
+        if found:
+            return found[0]
+    raise LocalProtocolError(f"the message has no {prefix}From: say who sends it")
+
+
+def recipients_of(message: EmailMessage) -> tuple[MailAddress, ...]:
+    """Those in To, Cc and Bcc, or in their Resent- kin, each once. Raises LocalProtocolError where there is nobody."""
+    prefix = _prefix(message)
+    found = [address for name in ("To", "Cc", "Bcc") for address in _addresses(message, prefix + name)]
+    if not found:
+        raise LocalProtocolError(f"the message has no {prefix}To, Cc or Bcc: say who gets it")
+    return tuple(dict.fromkeys(found))
+
+
+def _prefix(message: EmailMessage) -> str:
+    blocks = [name.lower() for name in message].count("resent-date")
+    if blocks > 1:
+        raise LocalProtocolError("the message was sent on more than once: say who sends it now, and to whom")
+    return "Resent-" if blocks else ""
+
+
+def _addresses(message: EmailMessage, name: str) -> list[MailAddress]:
+    return [_parse(spec, name) for value in _values(message, name) for spec in _specs(value)]
+
+
+def _values(message: EmailMessage, name: str) -> list[object]:
+    """The values of all headers with a name. Raises LocalProtocolError where `email` cannot make sense of one."""
+    try:
+        return list(message.get_all(name, []))
+    except _DAMAGED as exc:
+        raise LocalProtocolError(f"{name} cannot be read: {exc}") from exc
+
+
+def _specs(value: object) -> Iterator[str]:
+    if isinstance(value, AddressHeader):
+        yield from (address.addr_spec for address in value.addresses)
+    else:
+        yield from (spec for _, spec in getaddresses([str(value)]))
+
+
+def _parse(spec: str, name: str) -> MailAddress:
+    try:
+        return MailAddress.parse(spec)
+    except ValueError as exc:
+        raise LocalProtocolError(f"{name} holds {spec!a}, which is no address: {exc}") from exc
+
+
+def needs_international(message: EmailMessage, envelope: Iterable[MailAddress]) -> bool:
+    """Whether only SMTPUTF8 can carry it: a local part, on the envelope or in the header, is beyond ASCII.
+
+    Domains and texts are not in the way: they have forms in ASCII.
+    """
+    if any(not address.local.isascii() for address in envelope):
+        return True
+    specs = (spec for name in _ADDRESS_HEADERS for value in _both(message, name) for spec in _specs(value))
+    return any(not spec.rpartition("@")[0].isascii() for spec in specs)
+
+
+def _both(message: EmailMessage, name: str) -> list[object]:
+    return [*_values(message, name), *_values(message, f"Resent-{name}")]
+
+
+def serialize(message: EmailMessage, international: bool = False, eight_bit: bool = False) -> bytes:
+    """The bytes of a message, with CR LF at line ends and without Bcc; the message itself stays as it is.
+
+    `international`: its header may be in UTF-8. `eight_bit`: its body may have bytes above 127; what has them otherwise
+    is encoded anew, as base64 or quoted-printable. Raises LocalProtocolError for a header that would become two.
+    """
+    message = copy.copy(message)
+    del message["Bcc"], message["Resent-Bcc"]
+    if not international:
+        message = _with_ascii_domains(message)
+    base = message.policy if isinstance(message.policy, EmailPolicy) else email.policy.default
+    policy = base.clone(linesep="\r\n", utf8=international, cte_type="8bit" if eight_bit else "7bit")
+    data = io.BytesIO()
+    try:
+        _check_headers(message, policy)
+        BytesGenerator(data, mangle_from_=False, policy=policy).flatten(message)
+    except _DAMAGED as exc:
+        raise LocalProtocolError(f"the message cannot be encoded: {exc}") from exc
+    return data.getvalue()
+
+
+def _check_headers(message: EmailMessage, policy: EmailPolicy[Any]) -> None:
+    """Refuse a header that would be written as two: `email` does not look at all of them (CVE-2024-6923)."""
+    for part in message.walk():
+        for name, value in part.raw_items():
+            if _find_second(policy.fold_binary(name, value)):
+                raise LocalProtocolError(f"the header {name!a} holds a line end, and would become two")
+
+
+def _with_ascii_domains(message: EmailMessage) -> EmailMessage:
+    """The message with A-labels in its addresses (RFC 5890), for who knows no SMTPUTF8."""
+    names = [name for name in _ADDRESS_HEADERS for value in _both(message, name) if _has_foreign_domain(value)]
+    if not names:
+        return message
+    items = [(name, value) for name, value in message.items()]
+    for name in set(message.keys()):
+        del message[name]
+    for name, value in items:
+        message[name] = _with_ascii_domain(value) if _has_foreign_domain(value) else value
+    return message
+
+
+def _has_foreign_domain(value: object) -> bool:
+    return isinstance(value, AddressHeader) and not all(address.domain.isascii() for address in value.addresses)
+
+
+def _with_ascii_domain(value: AddressHeader) -> tuple[Group, ...]:
+    try:
+        return tuple(
+            Group(
+                group.display_name,
+                [
+                    Address(address.display_name, address.username, ascii_domain(parse_domain(address.domain)))
+                    for address in group.addresses
+                ],
+            )
+            for group in value.groups
+        )
+    except ValueError as exc:
+        raise LocalProtocolError(f"a domain in the header cannot be encoded: {exc}") from exc

@@ -1,0 +1,197 @@
+"""`asyncnet serve smtp` as whoever runs it sees it: what clients may send, where it arrives, what is refused."""
+
+from __future__ import annotations
+
+import mailbox
+import signal
+import smtplib
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import argon2
+import pytest
+import trustme
+from argon2.profiles import CHEAPEST
+
+from asyncnet.cli import main
+from tests.cli.command import DEADLINE, run, serving
+
+MESSAGE = "From: anna@example.org\r\nTo: carl@example.com\r\nSubject: hello\r\n\r\nhow are you?\r\n"
+
+
+@pytest.fixture
+def users(tmp_path: Path) -> Path:
+    path = tmp_path / "users.toml"
+    hashed = argon2.PasswordHasher.from_parameters(CHEAPEST).hash("secret")
+    path.write_text(f'[users.anna]\npassword = "{hashed}"\n')
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture
+def mail(tmp_path: Path) -> Path:
+    folder = tmp_path / "mail"
+    (folder / "carl").mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    path = tmp_path / "cert.pem"
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(path)
+    return path
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Wait for what another process does."""
+    deadline = time.monotonic() + DEADLINE
+    while not is_so():
+        assert time.monotonic() < deadline, "it has not come"
+        time.sleep(0.01)
+
+
+def messages(folder: Path) -> list[str]:
+    if not (folder / "cur").is_dir():  # which is made last
+        return []
+    return [str(message["Subject"]) for message in mailbox.Maildir(folder, create=False)]
+
+
+def client(port: int) -> smtplib.SMTP:
+    smtp = smtplib.SMTP("127.0.0.1", port, timeout=DEADLINE)
+    smtp.ehlo("client.example")
+    return smtp
+
+
+def refusal(smtp: smtplib.SMTP, *recipients: str) -> bytes:
+    with pytest.raises(smtplib.SMTPRecipientsRefused) as caught:
+        smtp.sendmail("anna@example.org", list(recipients), MESSAGE)
+    ((_, said),) = caught.value.recipients.values()
+    return said
+
+
+def test_mail_for_a_local_domain_lies_in_its_users_folder(tmp_path: Path, mail: Path, users: Path) -> None:
+    options = ("--spool", tmp_path / "spool", "--local", f"example.com={mail}", "--users", users)
+    with serving("smtp", "tcp://127.0.0.1:0", *options) as service, client(service.ports[0]) as smtp:
+        for recipient in ("carl@example.com", "Carl+lists@EXAMPLE.com", "anna@example.com", "postmaster@example.com"):
+            smtp.sendmail("anna@example.org", [recipient], MESSAGE)
+        assert refusal(smtp, "nobody@example.com").startswith(b"5.1.1 ")
+        assert refusal(smtp, "carl@example.net").startswith(b"5.7.1 ")
+        until(lambda: [len(messages(mail / name)) for name in ("carl", "anna", "postmaster")] == [2, 1, 1])
+        smtp.quit()
+        assert service.end(signal.SIGTERM)[0] == 0
+    (message,) = mailbox.Maildir(mail / "anna")
+    assert message["Return-Path"] == "<anna@example.org>"
+    assert "from client.example ([127.0.0.1])" in str(message["Received"])
+    assert run("queue", "list", "--spool", tmp_path / "spool").stdout.strip() in ("", "The queue is empty.")
+
+
+def test_users_and_trusted_networks_send_to_others(tmp_path: Path, mail: Path, users: Path) -> None:
+    there = ("--spool", tmp_path / "there", "--local", f"example.com={mail}")
+    with serving("smtp", "tcp://127.0.0.1:0", *there) as host:
+        onward = ("--relay-to", f"smtp://127.0.0.1:{host.ports[0]}", "--spool")
+        with serving("smtp", "tcp://127.0.0.1:0", "--users", users, *onward, tmp_path / "one") as service:
+            with client(service.ports[0]) as smtp:
+                assert refusal(smtp, "carl@example.com").startswith(b"5.7.1 ")
+                smtp.login("anna", "secret")
+                smtp.sendmail("anna@example.org", ["carl@example.com"], MESSAGE)
+            until(lambda: len(messages(mail / "carl")) == 1)
+        with serving("smtp", "tcp://127.0.0.1:0", "--trust", "127.0.0.1", *onward, tmp_path / "two") as service:
+            with client(service.ports[0]) as smtp:
+                smtp.sendmail("anna@example.org", ["carl@example.com"], MESSAGE)
+            until(lambda: len(messages(mail / "carl")) == 2)
+
+
+def test_what_has_its_250_arrives_though_both_ends_were_killed(tmp_path: Path, mail: Path) -> None:
+    spool = ("--spool", tmp_path / "spool", "--trust", "127.0.0.1")
+    there = ("--spool", tmp_path / "there", "--local", f"example.com={mail}")
+    with serving("smtp", "tcp://127.0.0.1:0", *there) as host:
+        url = f"smtp://127.0.0.1:{host.ports[0]}"
+    # Nobody is there: the mail waits.
+    with serving("smtp", "tcp://127.0.0.1:0", *spool, "--relay-to", url) as service, client(service.ports[0]) as smtp:
+        smtp.sendmail("anna@example.org", ["carl@example.com"], MESSAGE)
+    assert "carl@example.com" in run("queue", "list", "--spool", tmp_path / "spool").stdout
+    with serving("smtp", f"tcp://127.0.0.1:{url.rpartition(':')[2]}", *there):
+        with serving("smtp", "tcp://127.0.0.1:0", *spool, "--relay-to", url):
+            run("queue", "retry", "--all", "--spool", tmp_path / "spool")
+            until(lambda: messages(mail / "carl") == ["hello"])
+
+
+def test_mail_that_nobody_takes_comes_back(tmp_path: Path, mail: Path) -> None:
+    with serving("smtp", "tcp://127.0.0.1:0", "--spool", tmp_path / "there", "--local", f"example.com={mail}") as host:
+        (mail / "anna").mkdir()
+        options = ("--spool", tmp_path / "spool", "--local", f"example.org={mail}", "--trust", "127.0.0.1")
+        to = ("--relay-to", f"smtp://127.0.0.1:{host.ports[0]}", "--hostname", "mail.example.org")
+        with serving("smtp", "tcp://127.0.0.1:0", *options, *to) as service, client(service.ports[0]) as smtp:
+            smtp.sendmail("anna@example.org", ["nobody@example.com"], MESSAGE)
+            until(lambda: messages(mail / "anna") == ["Undelivered mail"])
+    (bounce,) = mailbox.Maildir(mail / "anna")
+    assert "5.1.1" in bounce.as_string()
+    assert bounce["From"] == "Mail Delivery System <MAILER-DAEMON@mail.example.org>"
+
+
+def test_aliases_lead_to_others(tmp_path: Path, mail: Path) -> None:
+    aliases = tmp_path / "aliases.toml"
+    aliases.write_text('"info@example.com" = ["carl@example.com"]\n')
+    options = ("--spool", tmp_path / "spool", "--local", f"example.com={mail}", "--aliases", aliases)
+    with serving("smtp", "tcp://127.0.0.1:0", *options) as service, client(service.ports[0]) as smtp:
+        smtp.sendmail("anna@example.org", ["info@example.com"], MESSAGE)
+        until(lambda: messages(mail / "carl") == ["hello"])
+
+
+def test_tls_is_begun_when_it_is_asked_for_and_from_the_start(tmp_path: Path, certificate: Path) -> None:
+    tls = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+    options = ("--discard", "--cert", certificate, "--require-tls")
+    with serving("smtp", "tcp://127.0.0.1:0", "tls://127.0.0.1:0", *options, endpoints=2) as service:
+        with client(service.ports[0]) as smtp:
+            with pytest.raises(smtplib.SMTPSenderRefused, match=r"5\.7\.0"):
+                smtp.sendmail("anna@example.org", ["carl@example.com"], MESSAGE)
+            smtp._host = "localhost"  # type: ignore[attr-defined]  # who the certificate is for
+            smtp.starttls(context=tls)
+            smtp.sendmail("anna@example.org", ["carl@example.com"], MESSAGE)
+        with smtplib.SMTP_SSL("localhost", service.ports[1], context=tls, timeout=DEADLINE) as smtp:
+            smtp.sendmail("anna@example.org", ["carl@example.com"], MESSAGE)
+
+
+def test_a_second_relay_on_the_same_spool_is_refused(tmp_path: Path, mail: Path) -> None:
+    options = ("--spool", tmp_path / "spool", "--local", f"example.com={mail}")
+    with serving("smtp", "tcp://127.0.0.1:0", *options):
+        second = run("serve", "smtp", "tcp://127.0.0.1:0", *options)
+    assert second.returncode == 2
+    assert "another" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "--spool DIR"),
+        (["--discard", "--spool", "DIR"], "not both"),
+        (["--discard", "--relay-to", "smtp://127.0.0.1"], "--discard keeps nothing"),
+        (["--spool", "DIR"], "nobody could send anything"),
+        (["--spool", "DIR", "--relay-to", "smtp://127.0.0.1"], "nobody could send anything"),
+        (["--spool", "DIR", "--local", "example.org"], "no domain and folder"),
+        (["--spool", "DIR", "--local", "exa mple.org=DIR"], "a domain with characters"),
+        (["--spool", "DIR", "--local", "example.org=nowhere"], "no such folder"),
+        (["--spool", "DIR", "--trust", "127.0.0.1", "--relay-to", "http://127.0.0.1"], "smtp://"),
+        (["--spool", "DIR", "--trust", "127.0.0.1", "--name-server", "nobody"], "--name-server is an address"),
+        (["--spool", "DIR", "--trust", "127.0.0.1", "--aliases", "nowhere.toml"], "--aliases nowhere.toml"),
+        (["--discard", "--require-tls"], "--require-tls needs --cert"),
+        (["--discard", "--check-senders"], "--check-senders goes with --users"),
+        (["--discard", "--hostname", "no name"], "hostname is a domain"),
+        (["--discard", "--role", "submission", "--users", "nowhere.toml"], "nowhere.toml"),
+    ],
+)
+def test_what_could_not_work_is_refused_at_once(
+    options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(tmp_path) if option == "DIR" else option for option in options]
+    try:
+        status = main(["serve", "smtp", "tcp://127.0.0.1:0", *arguments])
+    except SystemExit as exc:
+        status = int(exc.code or 0)
+    assert status == 2
+    assert said in capsys.readouterr().err

@@ -1,0 +1,34 @@
+"""The examples that read mail."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from asyncnet import serve
+from asyncnet.embed import in_thread
+from asyncnet.pop3 import POP3Handler
+from tests.examples import running
+from tests.examples.running import run
+from tests.pop3.peer import Users, boxes
+
+
+def test_a_mailbox_is_read_from_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(running.ENVIRONMENT, "PASSWORD", "anna")
+    mails = [b"From: bert@example.org\r\nSubject: %d\x1b[31m\r\n\r\nx\r\n" % number for number in (1, 2)]
+    with in_thread() as portal:
+        service = portal.start(partial(serve, POP3Handler(boxes(*mails), Users()), "tcp://127.0.0.1:0"))
+        done = run("read_mail.py", service.urls[0].replace("://", "://anna@"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        f"2 messages, {sum(map(len, mails))} bytes",
+        "2 'bert@example.org' '2\\x1b[31m'",
+        "1 'bert@example.org' '1\\x1b[31m'",
+    ]
+
+
+def test_without_a_mailbox_it_explains_itself() -> None:
+    done = run("read_mail.py")
+    assert done.returncode == 1
+    assert "Read a mailbox" in done.stderr

@@ -1,0 +1,86 @@
+"""Messages in seven bits: the same for who reads them, or not at all."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+from email.message import EmailMessage
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncnet.relay.conversion import DEEPEST, Inconvertible, convert
+
+
+def read(content: bytes) -> EmailMessage:
+    message = email.message_from_bytes(content, policy=email.policy.default)
+    assert isinstance(message, EmailMessage)
+    return message
+
+
+def converted(content: bytes) -> EmailMessage:
+    found = convert(content)
+    assert found.isascii()
+    assert found.count(b"\r") == found.count(b"\n") == found.count(b"\r\n")
+    return read(found)
+
+
+def test_text_says_what_it_said() -> None:
+    content = "Subject: hello\r\nContent-Type: text/plain; charset=utf-8\r\n\r\ngrüße\r\n.\r\nFrom me\r\n".encode()
+    message = converted(content)
+    assert message["Content-Transfer-Encoding"] == "quoted-printable"
+    assert message["MIME-Version"] == "1.0"
+    assert message.get_content() == read(content).get_content()
+    assert message.get_content().split() == ["grüße", ".", "From", "me"]
+
+
+def test_other_parts_have_their_bytes() -> None:
+    content = (
+        b"MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
+        b"--b\r\nContent-Type: image/x\r\nContent-Transfer-Encoding: binary\r\n\r\n\xff\xfe\r\n"
+        b"--b\r\nContent-Type: text/plain; charset=latin-1\r\nContent-Transfer-Encoding: 8bit\r\n\r\ngr\xfc\xdfe\r\n"
+        b"--b\r\nContent-Type: message/rfc822\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
+        b"Subject: inner\r\nContent-Type: text/plain; charset=latin-1\r\n\r\n\xfc\r\n"
+        b"--b\r\nContent-Type: text/plain\r\n\r\nonly ASCII\r\n--b--\r\n"
+    )
+    message = converted(content)
+    assert message["Content-Transfer-Encoding"] == "7bit"
+    image, text, inner, plain = message.iter_parts()
+    assert image.get_content() == b"\xff\xfe"
+    assert text.get_content() == "grüße"
+    assert inner.get_content().get_content() == "ü"
+    assert inner["Content-Transfer-Encoding"] == "7bit"
+    assert plain.get_content() == "only ASCII"
+    assert plain["Content-Transfer-Encoding"] is None
+
+
+def test_what_is_encoded_already_stays_as_it_is() -> None:
+    content = b"Content-Type: text/plain\r\nContent-Transfer-Encoding: base64\r\n\r\naGVsbG8=\r\n"
+    assert b"aGVsbG8=" in convert(content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"Content-Transfer-Encoding: base64\r\n\r\n\xff\r\n",
+        b"Content-Type: multipart/mixed; boundary=b\r\n\r\n\xff\r\n--b\r\n\r\n\xff\r\n--b--\r\n",
+        b"".join(b"Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (n, n) for n in range(DEEPEST + 2))
+        + b"\r\n\xff\r\n",
+    ],
+)
+def test_what_cannot_be_converted_is_not(content: bytes) -> None:
+    with pytest.raises(Inconvertible):
+        convert(content)
+
+
+@given(
+    st.binary(max_size=300),
+    st.sampled_from([b"", b"MIME-Version: 1.0\r\n", b"Content-Type: multipart/x; boundary=b\r\n\r\n--b\r\n"]),
+)
+def test_any_content_is_converted_or_not(content: bytes, before: bytes) -> None:
+    try:
+        found = convert(before + content)
+    except Inconvertible:
+        return
+    assert found.isascii()

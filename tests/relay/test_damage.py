@@ -1,0 +1,151 @@
+"""What is not as it came in is set aside and reported, and never deleted."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from asyncnet.relay.admin import open_admin
+from asyncnet.relay.messages import DamagedContent, Gone, parse_id
+from asyncnet.relay.queue import Queue, open_queue
+from asyncnet.relay.rows import UNREADABLE
+from tests.relay.use import (
+    LONG,
+    content,
+    delivered,
+    put,
+)
+
+
+class TestDamage:
+    async def damaged(self, queue: Queue, caplog: pytest.LogCaptureFixture) -> str:
+        """Claim and read the only message; the reason why that fails."""
+        [claim] = await queue.claim(10)
+        pieces = []
+        with pytest.raises(DamagedContent), caplog.at_level(logging.ERROR, "asyncnet"):
+            async for piece in queue.read(claim):
+                pieces.append(piece)
+        assert len(b"".join(pieces)) < claim.message.size  # so that nobody takes it for whole
+        assert claim.message.id in caplog.text
+        assert await queue.claim(10) == []
+        return caplog.records[-1].getMessage().rpartition(": ")[2]
+
+    def reason(self, folder: Path) -> str | None:
+        with sqlite3.connect(folder / "queue.db") as database:
+            [[reason]] = database.execute("SELECT damage FROM messages")
+        database.close()
+        return reason
+
+    @pytest.mark.parametrize("size", [LONG, 1_000_000])
+    @pytest.mark.parametrize("how", ["truncated", "emptied", "longer", "flipped first", "flipped last"])
+    async def test_a_content_file_that_was_changed_is_set_aside(
+        self, queue: Queue, tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str, size: int
+    ) -> None:
+        path = tmp_path / "content" / await put(queue, b"x" * size)
+        data = bytearray(path.read_bytes())
+        match how:
+            case "truncated":
+                del data[-1:]
+            case "emptied":
+                data.clear()
+            case "longer":
+                data += b"x"
+            case "flipped first":
+                data[0] ^= 1
+            case "flipped last":
+                data[-1] ^= 1
+        path.write_bytes(data)
+        if how == "longer":
+            [claim] = await queue.claim(10)
+            with pytest.raises(DamagedContent):
+                await content(queue, claim)
+        else:
+            assert await self.damaged(queue, caplog) == "its content file has changed"
+        assert path.read_bytes() == data  # nothing is deleted
+        assert self.reason(tmp_path) == "its content file has changed"
+
+    async def test_one_that_is_missing_is_set_aside(
+        self, queue: Queue, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        (tmp_path / "content" / await put(queue, b"x" * LONG)).unlink()
+        assert await self.damaged(queue, caplog) == "its content file is missing"
+        assert self.reason(tmp_path) == "its content file is missing"
+
+    async def test_a_content_in_the_database_that_was_changed_is_set_aside(
+        self, queue: Queue, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await put(queue, b"short")
+        with sqlite3.connect(tmp_path / "queue.db") as database:
+            database.execute("UPDATE contents SET data = x'00'")
+        database.close()
+        assert await self.damaged(queue, caplog) == "its content in the database has changed"
+
+    async def test_a_byte_that_flips_in_the_databases_file_is_noticed(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with open_queue(tmp_path) as queue:
+            await put(queue, b"before\r\n" + b"MARK" * 100)
+        data = bytearray((tmp_path / "queue.db").read_bytes())
+        data[data.index(b"MARKMARK") + 50] ^= 1
+        (tmp_path / "queue.db").write_bytes(data)
+        async with open_queue(tmp_path) as queue:
+            assert await self.damaged(queue, caplog) == "its content in the database has changed"
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            "UPDATE messages SET client = '{\"peer\":' WHERE key = ?",
+            "UPDATE messages SET envelope = '[\"9BIT\",false,null,null,null]' WHERE key = ?",
+            "UPDATE messages SET envelope = '7' WHERE key = ?",
+            "UPDATE messages SET client = '[]' WHERE key = ?",
+            "UPDATE recipients SET state = 'pendinf', next_attempt = 0 WHERE message = ?",
+            "UPDATE recipients SET reply = '[]' WHERE message = ?",
+            "DELETE FROM messages WHERE key = ?",
+        ],
+    )
+    async def test_a_row_that_makes_no_sense_keeps_no_other_message_waiting(
+        self, queue: Queue, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+    ) -> None:
+        ids = [await put(queue) for _ in range(3)]
+        with sqlite3.connect(tmp_path / "queue.db") as database:
+            assert database.execute(damage, [parse_id(ids[1])]).rowcount == 1
+        database.close()
+        assert [claim.message.id for claim in await queue.claim(10)] == [ids[0], ids[2]]
+        assert f"{ids[1]} was set aside" in caplog.text
+        caplog.clear()
+        assert await queue.claim(10) == []
+        assert not caplog.records
+        with open_admin(tmp_path) as admin:
+            told = {message.id: message.damage for message, _ in admin.find()}
+        assert told.get(ids[1], UNREADABLE) == UNREADABLE
+        assert told[ids[0]] is told[ids[2]] is None
+
+    async def test_it_stays_aside_when_the_queue_is_opened_again(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with open_queue(tmp_path) as queue:
+            (tmp_path / "content" / await put(queue, b"x" * LONG)).unlink()
+            await self.damaged(queue, caplog)
+        async with open_queue(tmp_path) as queue:
+            assert await queue.claim(10) == []
+        assert self.reason(tmp_path) is not None
+
+    @pytest.mark.parametrize("size", [10, LONG])
+    async def test_one_that_was_removed_by_somebody_is_no_damage(
+        self, queue: Queue, tmp_path: Path, caplog: pytest.LogCaptureFixture, size: int
+    ) -> None:
+        id = await put(queue, b"x" * size)
+        [claim] = await queue.claim(10)
+        with sqlite3.connect(tmp_path / "queue.db") as database:
+            database.execute("DELETE FROM messages")
+            database.execute("DELETE FROM recipients")
+        database.close()
+        if size == LONG:
+            (tmp_path / "content" / id).unlink()
+            with pytest.raises(Gone):
+                await content(queue, claim)
+        assert await delivered(queue, claim)
+        assert not caplog.records

@@ -1,0 +1,350 @@
+"""Handing mail over to other hosts, as those hosts see it: good ones, strange ones, and none."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+import trio
+
+from asyncnet import serve
+from asyncnet.relay.routing import Exchanger, NoRoute, Router
+from asyncnet.relay.smtp_target import Door, Manners, SMTPTarget, to_domain, to_host
+from asyncnet.relay.targets import Courier, Parcel, Unreachable, Verdict
+from asyncnet.smtp.address import IPAddress, MailAddress
+from asyncnet.smtp.client import StartTLS, parse_url
+from asyncnet.smtp.client_limits import SMTPClientTimeouts
+from asyncnet.smtp.envelope import Body, Envelope, Recipient
+from asyncnet.stream import Stream
+from tests.relay.use import to
+
+MESSAGE = b"Subject: hello\r\n\r\nhow are you?\r\n.\r\n"
+ANNA = Envelope(MailAddress("anna", "example.org"))
+PLAIN = Manners(name="mail.example.net", starttls=StartTLS.NEVER)
+
+
+def parcel(*recipients: str, content: bytes = MESSAGE, envelope: Envelope = ANNA, piece: int = 1 << 16) -> Parcel:
+    async def read() -> AsyncGenerator[bytes, None]:
+        for start in range(0, len(content), piece):
+            await trio.lowlevel.checkpoint()
+            yield content[start : start + piece]
+
+    return Parcel(envelope, tuple(to(*(recipients or ("carl@example.com",)))), len(content), read)
+
+
+@dataclass
+class Host:
+    """A server that answers each command with what a test has set for it; "" closes the connection."""
+
+    replies: dict[str, str] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+    messages: list[bytes] = field(default_factory=list)
+    connections: int = 0
+    port: int = 0
+    extensions: Sequence[str] = ("PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES", "DSN", "SIZE 100000000")
+
+    def reply(self, line: str) -> str:
+        found = self.replies.get(line) or self.replies.get(line.partition(" ")[0].upper())
+        if found is not None or line in self.replies:
+            return found or ""
+        usual = {"DATA": "354 go on", "QUIT": "221 bye"}
+        return usual.get(line.partition(" ")[0].upper(), "250 2.0.0 ok")
+
+    async def __call__(self, bare: trio.abc.Stream) -> None:
+        stream = Stream.of(bare)
+        self.connections += 1
+        await stream.send_all(self.replies.get("greeting", "220 mx.example.com").encode() + b"\r\n")
+        while True:
+            line = (await stream.receive_until(b"\r\n", limit=2000)).decode().rstrip()
+            self.said.append(line)
+            reply = self.reply(line)
+            if line.startswith("EHLO ") and "EHLO" not in self.replies:
+                lines = ["mx.example.com", *self.extensions]
+                reply = "\r\n".join(f"250{'-' if each is not lines[-1] else ' '}{each}" for each in lines)
+            if not reply:
+                return
+            await stream.send_all(reply.encode() + b"\r\n")
+            if reply.startswith(("221", "421")):
+                return
+            if reply.startswith("354"):
+                content = b""
+                while not (content == b".\r\n" or content.endswith(b"\r\n.\r\n")):
+                    content += await stream.receive_until(b"\r\n", limit=1 << 24)
+                self.messages.append(content)
+                end = self.replies.get("end", "250 2.0.0 taken")
+                if not end:
+                    return
+                await stream.send_all(end.encode() + b"\r\n")
+
+
+@asynccontextmanager
+async def running(*hosts: Host) -> AsyncIterator[None]:
+    async with trio.open_nursery() as nursery:
+        for host in hosts:
+            service = await nursery.start(serve, host, "tcp://127.0.0.1:0")
+            host.port = int(service.endpoints[0].rpartition(":")[2])
+        yield
+        nursery.cancel_scope.cancel()
+
+
+def doors(*ports: int) -> SMTPTarget:
+    async def find() -> Sequence[Door]:
+        return [
+            Door(parse_url(f"smtp://mx{number}.example.com:{port}"), "127.0.0.1") for number, port in enumerate(ports)
+        ]
+
+    return SMTPTarget(find, PLAIN)
+
+
+@asynccontextmanager
+async def courier(*hosts: Host) -> AsyncIterator[Courier]:
+    async with running(*hosts):
+        made = doors(*(host.port for host in hosts)).courier()
+        yield made
+        await made.aclose()
+
+
+async def refused(made: Courier) -> Unreachable:
+    with pytest.raises(Unreachable) as caught:
+        await made.hand_over(parcel())
+    return caught.value
+
+
+def codes(verdicts: Sequence[Verdict]) -> list[int]:
+    return [verdict.reply.code for verdict in verdicts]
+
+
+class TestConversations:
+    @pytest.mark.parametrize("size", [10, 200_000])
+    async def test_a_host_gets_what_was_sent(self, size: int) -> None:
+        host, content = Host(), MESSAGE + b"x" * size + b"\r\n"
+        async with courier(host) as made:
+            (verdict,) = await made.hand_over(parcel(content=content))
+        assert verdict.reply.code == 250
+        assert verdict.host == "mx0.example.com"
+        assert verdict.tells_success
+        assert host.messages == [content.replace(b"\r\n.", b"\r\n..") + b".\r\n"]
+        assert host.said[0] == "EHLO mail.example.net"
+        assert "MAIL FROM:<anna@example.org>" in host.said[1]
+        assert host.said[-1] == "QUIT"
+
+    async def test_one_connection_serves_many_messages(self) -> None:
+        host = Host()
+        async with courier(host) as made:
+            for _ in range(3):
+                await made.hand_over(parcel())
+        assert (host.connections, len(host.messages)) == (1, 3)
+
+    async def test_each_recipient_has_a_verdict(self) -> None:
+        host = Host({"RCPT TO:<b@x.example>": "550 5.1.1 nobody", "RCPT TO:<c@x.example>": "451 4.2.0 later"})
+        async with courier(host) as made:
+            verdicts = await made.hand_over(parcel("a@x.example", "b@x.example", "c@x.example"))
+        assert codes(verdicts) == [250, 550, 451]
+
+    async def test_those_beyond_what_a_host_takes_at_once_go_in_another_transaction(self) -> None:
+        class Few(Host):
+            def reply(self, line: str) -> str:
+                if line.startswith("RCPT "):
+                    transaction = " ".join(self.said).rpartition("MAIL FROM")[2]
+                    if transaction.count("RCPT TO") > 2:
+                        return "452 4.5.3 too many recipients"
+                return super().reply(line)
+
+        host = Few()
+        async with courier(host) as made:
+            verdicts = await made.hand_over(parcel(*(f"a{number}@x.example" for number in range(5))))
+        assert codes(verdicts) == [250] * 5
+        assert len(host.messages) == 3
+
+    async def test_a_limit_that_a_host_tells_is_kept(self) -> None:
+        host = Host(extensions=("PIPELINING", "LIMITS RCPTMAX=2"))
+        async with courier(host) as made:
+            verdicts = await made.hand_over(parcel(*(f"a{number}@x.example" for number in range(5))))
+        assert codes(verdicts) == [250] * 5
+        assert len(host.messages) == 3
+
+    async def test_a_host_that_takes_nobody_is_asked_once(self) -> None:
+        host = Host({"RCPT": "452 4.5.3 too many recipients"})
+        async with courier(host) as made:
+            assert codes(await made.hand_over(parcel("a@x.example", "b@x.example"))) == [452, 452]
+        assert sum(line.startswith("MAIL") for line in host.said) == 1
+
+
+class TestContent:
+    EIGHT = "Subject: hello\r\nContent-Type: text/plain; charset=utf-8\r\n\r\ngrüße\r\n".encode()
+
+    async def test_a_host_that_takes_seven_bits_gets_seven(self) -> None:
+        host = Host(extensions=("PIPELINING",))
+        async with courier(host) as made:
+            envelope = Envelope(ANNA.sender, Body.EIGHT_BIT)
+            assert codes(await made.hand_over(parcel(content=self.EIGHT, envelope=envelope))) == [250]
+        (message,) = host.messages
+        assert message.isascii()
+        assert b"quoted-printable" in message
+        assert b"gr=C3=BC=C3=9Fe" in message
+
+    async def test_one_that_takes_eight_gets_eight(self) -> None:
+        host = Host()
+        async with courier(host) as made:
+            await made.hand_over(parcel(content=self.EIGHT, envelope=Envelope(ANNA.sender, Body.EIGHT_BIT)))
+        assert "BODY=8BITMIME" in " ".join(host.said)
+        assert host.messages == [self.EIGHT + b".\r\n"]
+
+    async def test_what_needs_unicode_cannot_go_to_a_host_that_knows_none(self) -> None:
+        host = Host()
+        async with courier(host) as made:
+            envelope = Envelope(MailAddress("änna", "example.org"), international=True)
+            (verdict,) = await made.hand_over(parcel(envelope=envelope))
+            assert codes(await made.hand_over(parcel())) == [250]
+        assert str(verdict.reply).startswith("554 5.6.7 ")
+        assert verdict.host is None
+
+    async def test_nor_can_what_no_host_could_be_given_in_seven_bits(self) -> None:
+        host = Host(extensions=("PIPELINING",))
+        content = b"Content-Transfer-Encoding: base64\r\n\r\n\xff\xff\r\n"
+        async with courier(host) as made:
+            (verdict,) = await made.hand_over(parcel(content=content, envelope=Envelope(ANNA.sender, Body.EIGHT_BIT)))
+        assert str(verdict.reply).startswith("554 5.6.3 ")
+
+
+class TestBreaks:
+    async def test_a_kept_connection_that_has_died_is_replaced(self) -> None:
+        class Once(Host):
+            def reply(self, line: str) -> str:
+                if line.startswith("MAIL") and self.messages and self.connections == 1:
+                    return ""
+                return super().reply(line)
+
+        host = Once()
+        async with courier(host) as made:
+            for _ in range(2):
+                assert codes(await made.hand_over(parcel())) == [250]
+        assert host.connections == 2
+
+    @pytest.mark.parametrize(
+        "replies",
+        [
+            {"MAIL": ""},
+            {"RCPT": ""},
+            {"DATA": ""},
+            {"MAIL": "421 4.3.2 going down"},
+            {"DATA": "421 4.3.2 going down"},
+            {"end": ""},
+            {"end": "421 4.3.2 going down"},
+            {"end": "nonsense"},
+            {"DATA": "250 what"},
+        ],
+    )
+    async def test_what_breaks_off_is_tried_again_later(self, replies: dict[str, str]) -> None:
+        host = Host(replies)
+        async with courier(host) as made:
+            (verdict,) = await made.hand_over(parcel())
+            assert verdict.reply.is_transient_failure
+            host.replies.clear()
+            assert codes(await made.hand_over(parcel())) == [250]
+
+    async def test_a_host_that_says_no_to_the_content_is_heard(self) -> None:
+        host = Host({"end": "554 5.7.1 spam"})
+        async with courier(host) as made:
+            (verdict,) = await made.hand_over(parcel())
+        assert (verdict.reply.code, verdict.host) == (554, "mx0.example.com")
+
+
+class TestDoors:
+    async def test_the_next_host_is_tried_where_one_takes_no_connection(self) -> None:
+        full, closed, good = Host({"greeting": "421 4.3.2 full"}), Host({"EHLO": "", "HELO": ""}), Host()
+        async with courier(full, closed, good) as made:
+            (verdict,) = await made.hand_over(parcel())
+        assert verdict.host == "mx2.example.com"
+
+    async def test_where_none_does_the_reason_is_told(self) -> None:
+        host = Host()
+        async with running(host):
+            port = host.port
+        error = await refused(doors(port).courier())
+        assert str(error.reply).startswith("451 4.4.1 ")
+        assert "127.0.0.1" in str(error.reply)
+
+    async def test_hosts_that_never_take_mail_say_so_for_ever(self) -> None:
+        async with courier(Host({"greeting": "554 no mail"}), Host({"greeting": "521 no mail here"})) as made:
+            error = await refused(made)
+        assert (error.reply.code, error.host) == (521, "mx1.example.com")
+
+    async def test_one_that_might_come_back_is_waited_for(self) -> None:
+        async with courier(Host({"greeting": "554 no mail"}), Host({"greeting": "421 full"})) as made:
+            assert (await refused(made)).reply.is_transient_failure
+
+    async def test_a_password_that_is_refused_bounces_nothing(self) -> None:
+        host = Host({"AUTH": "535 5.7.8 no"}, extensions=("AUTH PLAIN",))
+        async with running(host):
+            made = to_host(parse_url(f"smtp://joe:secret@127.0.0.1:{host.port}"), Manners(name="x.example")).courier()
+            error = await refused(made)
+        assert error.reply.is_transient_failure
+        assert "secret" not in str(error.reply)
+
+    async def test_without_tls_nothing_goes_where_it_is_required(self) -> None:
+        host = Host()
+        async with running(host):
+            manners = Manners(name="x.example", starttls=StartTLS.REQUIRED)
+            error = await refused(to_host(parse_url(f"smtp://127.0.0.1:{host.port}"), manners).courier())
+        assert str(error.reply).startswith("451 4.7.5 ")
+        assert host.messages == []
+
+    async def test_a_host_that_does_not_speak_is_given_up(self) -> None:
+        class Mute(Host):
+            async def __call__(self, bare: trio.abc.Stream) -> None:
+                await trio.sleep_forever()
+
+        manners = Manners(name="x.example", timeouts=SMTPClientTimeouts(greeting=0.01))
+        host = Mute()
+        async with running(host):
+            error = await refused(to_host(parse_url(f"smtp://127.0.0.1:{host.port}"), manners).courier())
+        assert error.reply.is_transient_failure
+
+
+class Names:
+    """A DNS that knows one exchanger."""
+
+    async def exchangers(self, domain: str) -> Sequence[Exchanger]:
+        return [Exchanger(10, "mx.example.com.")] if domain == "example.com" else [Exchanger(0, ".")]
+
+    async def addresses(self, host: str) -> Sequence[IPAddress]:
+        return [ipaddress.ip_address("127.0.0.1")]
+
+
+async def test_a_domains_exchangers_are_found() -> None:
+    host = Host()
+    async with running(host):
+        router = Router(Names(), accepts=lambda address: True, port=host.port)
+        made = to_domain("example.com", router, PLAIN).courier()
+        (verdict,) = await made.hand_over(parcel())
+        await made.aclose()
+        assert verdict.host == "mx.example.com"
+        error = await refused(to_domain("null.example", router, PLAIN).courier())
+    assert str(error.reply) == "550 5.1.10 null.example takes no mail."
+    assert isinstance(error.__cause__, NoRoute)
+
+
+async def test_lmtp_answers_for_each_recipient() -> None:
+    class LMTP(Host):
+        async def __call__(self, bare: trio.abc.Stream) -> None:
+            stream = Stream.of(bare)
+            await stream.send_all(b"220 lmtp.example\r\n")
+            for reply in (b"250 lmtp.example\r\n", b"250 ok\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go on\r\n"):
+                await stream.receive_until(b"\r\n", limit=2000)
+                await stream.send_all(reply)
+            await stream.receive_until(b"\r\n.\r\n", limit=1 << 20)
+            await stream.send_all(b"250 2.1.5 ok\r\n452 4.2.2 full\r\n")
+
+    host = LMTP()
+    async with running(host):
+        made = to_host(parse_url(f"lmtp://127.0.0.1:{host.port}"), Manners(name="x.example")).courier()
+        assert codes(await made.hand_over(parcel("a@x.example", "b@x.example"))) == [250, 452]
+        await made.aclose()
+
+
+def test_a_recipient_is_what_the_parcel_says() -> None:
+    assert parcel("a@x.example").recipients == (Recipient(MailAddress("a", "x.example")),)
