@@ -145,7 +145,7 @@ class Conversation:
             return await self.stream.receive_until(b"\n", limit=limits.line)
         except LimitExceeded:
             await self.stream.skip_until(b"\n", limit=limits.skipped)
-            raise CommandError("a line that is too long", 500, "5.5.2") from None
+            raise CommandError("a line that is too long", 500, "5.5.6") from None
 
     # Commands
 

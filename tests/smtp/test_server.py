@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import trio
 from trio.testing import MockClock
 
 from asyncnet.errors import ConfigurationError
+from asyncnet.limits import Timeouts
 from asyncnet.service import Service, serve
 from asyncnet.smtp.address import MailAddress
 from asyncnet.smtp.delivery import Refused, Role
@@ -251,6 +253,22 @@ class TestTime:
             assert str(await busy.reply()).startswith("421 4.3.2")
             await busy.scripted.expect_end()
         assert recorder.ends == [["commit"]]
+
+    async def test_a_delivery_may_take_longer_than_a_connection_may_be_idle(self, autojump_clock: MockClock) -> None:
+        class Slow(Recorder):
+            async def pass_step(self, *names: str) -> None:
+                if "commit" in names:
+                    await trio.sleep(500)
+
+        listener = MemoryListener()
+        async with trio.open_nursery() as nursery:
+            serving = partial(serve, SMTPHandler(Slow()), listener, timeouts=Timeouts(idle=20))
+            nursery.start_soon(serving)
+            peer = Peer(ScriptedPeer(await listener.connect(), timeout=1000))
+            await peer.reply()
+            await peer.expect("250", "EHLO client.example")
+            assert (await peer.send(CONTENT)).code == 250
+            nursery.cancel_scope.cancel()
 
 
 class TestSize:

@@ -215,7 +215,7 @@ class TestLogin:
     async def test_a_response_without_end_is_refused(self, autojump_clock: MockClock) -> None:
         async with connected(users=Users("anna"), **LOOPBACK) as peer:
             await peer.expect("334", "AUTH PLAIN")
-            await peer.expect("500 5.5.2", "A" * 20_000)
+            await peer.expect("500 5.5.6", "A" * 20_000)
             await peer.expect("250", "NOOP")
 
     async def test_a_client_that_leaves_in_the_middle_is_let_go(self, autojump_clock: MockClock) -> None:
