@@ -113,6 +113,12 @@ class TestTLS:
                 with pytest.raises(ssl.SSLError, match="no application protocol"):
                     await peer.stream.start_tls(context, server_hostname="localhost")
 
+    async def test_a_handshake_that_fails_ends_the_connection(self, tls: ServerTLS, autojump_clock: MockClock) -> None:
+        async with connected(tls=tls) as peer:
+            await peer.expect("220", "STARTTLS")
+            with pytest.raises(ssl.SSLError, match="CERTIFICATE_VERIFY_FAILED"):
+                await peer.stream.start_tls(ssl.create_default_context(), server_hostname="localhost")
+
     async def test_what_is_no_handshake_ends_the_connection(self, tls: ServerTLS, autojump_clock: MockClock) -> None:
         recorder = Recorder()
         with pytest.raises(RemoteProtocolError, match="ClientHello"):
