@@ -174,7 +174,8 @@ def _begin(talk: Conversation, incoming: Incoming) -> None:
         )
         if server.role is Role.SUBMISSION:
             field += missing_fields(header.names, hostname=server.hostname, message_id=message_id, now=now)
-        return field
+        # A body without a header would be taken for one with ours, or for a part of our own field.
+        return field + b"\r\n" if header.is_missing else field
 
     incoming.begin(added)
 
