@@ -22,7 +22,7 @@ from asyncnet.smtp.declarations import Argument
 from asyncnet.smtp.delivery import Refused, Role
 from asyncnet.smtp.extensions import Extensions
 from asyncnet.smtp.incoming import Incoming
-from asyncnet.smtp.session import Session
+from asyncnet.smtp.session import Phase, Session
 from asyncnet.smtp.wire import CommandError, coded, parse_command
 from asyncnet.stream import Stream
 
@@ -145,7 +145,7 @@ class Conversation:
             return await self.stream.receive_until(b"\n", limit=limits.line)
         except LimitExceeded:
             await self.stream.skip_until(b"\n", limit=limits.skipped)
-            raise CommandError("a line that is too long", 500, "5.5.2") from None
+            raise CommandError("a line that is too long", 500, "5.5.6") from None
 
     # Commands
 
@@ -187,6 +187,9 @@ class Conversation:
                 if self.incoming is not None:  # a message has begun: a drain lets it come
                     return await self._receive_line()
                 with idle():
+                    if self._may_be_told_a_password:
+                        with stream.secret():
+                            return await self._receive_line()
                     return await self._receive_line()
                 self.say(coded(421, "4.3.2", "The service is going down: please come again."))
                 return None
@@ -196,6 +199,12 @@ class Conversation:
                 self._count_errors(refusal)
                 await stream.skip_until(b"\n", limit=limits.skipped)
         return None
+
+    @property
+    def _may_be_told_a_password(self) -> bool:
+        """Whether the next command can be AUTH with an initial response, which no log of the conversation may show."""
+        session = self.session
+        return self.server.users is not None and session.identity is None and session.phase is Phase.READY
 
     async def _receive_line(self) -> bytes:
         """A line with its LF. Raises as `Stream.receive_until`."""
