@@ -16,6 +16,8 @@ What could go wrong, and why it does not:
   a part of them.
 - *An outcome is known and cannot be noted*, because the disk is full: the worker waits until it can. Forgetting it
   would deliver the message twice.
+- *The queue cannot be read*, because the disk is full or somebody holds the database: later it can. The server goes on
+  meanwhile, and says 452 or 451 itself.
 - *A mistake of ours in one message* is logged and puts that message off. The others go on.
 """
 
@@ -193,14 +195,23 @@ class Relay:
                         self._has_room = trio.Event()
                         await self._has_room.wait()
                         continue
-                    claims = await queue.claim(room, per_destination=self._limits.per_destination)
-                    for claim in claims:
-                        self._send_out(claim, nursery)
-                    if not claims:
-                        self._lanes = {name: lane for name, lane in self._lanes.items() if lane.is_of_use}
-                        await queue.wait()
+                    try:
+                        claims = await queue.claim(room, per_destination=self._limits.per_destination)
+                        for claim in claims:
+                            self._send_out(claim, nursery)
+                        self._forget_lanes(at_leisure=not claims)
+                        if not claims:
+                            await queue.wait()
+                    except OSError as exc:  # a full disk, or a program that does not let go of the database
+                        logger.error("what is due cannot be found out: %s", exc)
+                        await trio.sleep(self._times.again)
             finally:
                 self._end()
+
+    def _forget_lanes(self, *, at_leisure: bool) -> None:
+        """Those of which there is nothing to be known, or a relay that never rests would remember every destination."""
+        if at_leisure or len(self._lanes) > 2 * self._limits.deliveries:
+            self._lanes = {name: lane for name, lane in self._lanes.items() if lane.is_of_use}
 
     def _end(self) -> None:
         """What nobody has begun with stays in the queue; what somebody has, comes to its end."""
@@ -248,15 +259,23 @@ class Relay:
             partial(self.queue.read, claim),
         )
         reporter, is_noted = Reporter(self.queue, self._host), False
+        note = reporter.note
         try:
             verdicts = await self._verdicts(lane, courier, parcel, claim.message.id)
             while not is_noted:
                 try:
-                    await reporter.note(claim, mine, verdicts)
+                    await note(claim, mine, verdicts)
                     is_noted = True
                 except (Refused, OSError) as exc:
                     logger.error("%s: what became of it cannot be noted: %s", claim.message.id, exc)
                     await trio.sleep(self._times.again)
+                except (DamagedContent, Gone):
+                    raise
+                except Exception:
+                    if note == reporter.note_only:
+                        raise  # then nothing can be noted, of any message
+                    logger.exception("%s: what became of it cannot be reported", claim.message.id)
+                    note = reporter.note_only
         except (DamagedContent, Gone):
             is_noted = True  # the queue has noted that, and said so
         finally:

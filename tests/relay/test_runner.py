@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+import errno
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -254,6 +255,48 @@ class TestFailures:
             await relay.until(lambda states: states == ["a@one.example pending 1"])
         assert "ZeroDivisionError" in caplog.text
         assert len(two.parcels) == 1
+
+    async def test_what_cannot_be_reported_waits_and_the_others_go_on(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        one = Host(saying(Verdict(OK), Verdict(NEVER)))
+        with monkeypatch.context() as broken:
+            broken.setattr("asyncnet.relay.reporter.make_report", lambda *_, **__: 1 / 0)
+            async with relayed(tmp_path, one=one) as relay:
+                await put(relay.queue, MESSAGE, to("a@one.example", "b@one.example"), ANNA)
+                await relay.until(lambda states: "b@one.example pending 1" in states)
+        assert "ZeroDivisionError" in caplog.text
+        async with relayed(tmp_path, one=Host(saying(Verdict(NEVER)))) as relay:
+            relay.pass_time(relay.queue.retry.first)
+            await relay.until_empty()
+            (bounce,) = await relay.reports()
+        assert "b@one.example" in bounce.as_string()
+        assert "a@one.example" not in bounce.as_string()
+
+
+class TestDisksThatFail:
+    @pytest.mark.parametrize("step", ["claim", "wait"])
+    async def test_a_queue_that_cannot_be_read_for_now_ends_nothing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
+    ) -> None:
+        one, failed = Host(saying(Verdict(OK))), trio.Event()
+        async with relayed(tmp_path, one=one) as relay:
+            works = getattr(relay.queue, step)
+
+            async def fails(*arguments: object, **options: object) -> object:
+                await trio.lowlevel.checkpoint()
+                if not failed.is_set():
+                    failed.set()
+                    raise OSError(errno.ENOSPC, "the disk is full")
+                return await works(*arguments, **options)
+
+            monkeypatch.setattr(relay.queue, step, fails)
+            relay.pass_time(0)
+            await failed.wait()
+            await put(relay.queue, MESSAGE, to("a@one.example"), ANNA)
+            await relay.until_empty()
+        assert len(one.parcels) == 1
+        assert "the disk is full" in caplog.text
 
 
 class TestSuccess:
