@@ -335,6 +335,42 @@ class TestHostsThatAreDown:
         assert len(down.parcels) == 1
         assert len(up.parcels) == 1
 
+    async def test_a_host_that_has_enough_of_us_goes_on_with_what_it_has(self, tmp_path: Path) -> None:
+        class Full(Host):
+            """Takes two connections, and no message before it has refused a third."""
+
+            def __init__(self) -> None:
+                super().__init__(saying(Verdict(OK)))
+                self.refused = 0
+                self.connected: set[Host] = set()
+                self.go_on = trio.Event()
+
+            def courier(self) -> Host:
+                return FullCourier(self)
+
+        class FullCourier(Host):
+            def __init__(self, host: Full) -> None:
+                super().__init__(saying(Verdict(OK)))
+                self.host = host
+
+            async def hand_over(self, parcel: Parcel) -> Sequence[Verdict]:
+                await trio.lowlevel.checkpoint()
+                if self not in self.host.connected and len(self.host.connected) == 2:
+                    self.host.refused += 1
+                    self.host.go_on.set()
+                    raise Unreachable(coded(421, "4.7.0", "too many connections"))
+                self.host.connected.add(self)
+                await self.host.go_on.wait()
+                return await self.host.hand_over(parcel)
+
+        host = Full()
+        async with relayed(tmp_path, RelayLimits(per_destination=5), one=host) as relay:
+            for number in range(30):
+                await put(relay.queue, MESSAGE, to(f"a{number}@one.example"), ANNA)
+            await relay.until_empty()
+        assert len(host.parcels) == 30
+        assert host.refused <= 3  # those that had begun when the first one was refused
+
     async def test_a_host_that_never_takes_mail_bounces_it(self, tmp_path: Path) -> None:
         async def behaviour(parcel: Parcel) -> Sequence[Verdict]:
             await trio.lowlevel.checkpoint()
