@@ -83,6 +83,7 @@ __all__ = [
     "StartTLS",
     "TransientReplyError",
     "URLError",
+    "check_way",
     "parse_url",
 ]
 
@@ -296,6 +297,15 @@ class _Way:
         if self.where.path is not None:
             return f"unix:{percent_encode(self.where.path)}"
         return f"tcp://{format_authority(self.address or self.where.host, self.where.port)}"
+
+
+def check_way(
+    url: SMTPURL, *, starttls: StartTLS | None = None, tls: ssl.SSLContext | None = None, name: str | None = None
+) -> None:
+    """Raise LocalProtocolError for what `SMTPClient.connect` would refuse before it does anything: for who connects
+    much later."""
+    login = _checked_login(url.user, url.password)
+    _Way(url, login, False, starttls, tls, None, name, None, SMTPClientTimeouts()).check()
 
 
 class _HandshakeFailed(Exception):
