@@ -87,9 +87,11 @@ def _not_in_the_clear(conversation: Conversation) -> Reply:
 async def auth(conversation: Conversation, argument: str) -> Reply:
     server, stream = conversation.server, conversation.stream
     mechanism, _, initial = argument.partition(" ")
-    offered = await offered_mechanisms(server.users, passwords=conversation.takes_passwords)
+    offered = await _mechanisms(conversation)
     if mechanism.upper() not in offered:
-        return err(f"The mechanisms are {', '.join(offered)}." if offered else "There is no mechanism here.")
+        if not conversation.takes_passwords:
+            return _not_in_the_clear(conversation)
+        return err(f"The mechanisms are {', '.join(offered)}.")
     identity = await log_in(
         mechanism.upper(),
         users=server.users,
@@ -99,6 +101,13 @@ async def auth(conversation: Conversation, argument: str) -> Reply:
         initial=decode_initial(initial) if initial else None,
     )
     return await conversation.log_in(identity)
+
+
+async def _mechanisms(conversation: Conversation) -> tuple[str, ...]:
+    """How AUTH may log in here: not where others listen, who could try passwords on what SCRAM tells them, too."""
+    if not conversation.takes_passwords:
+        return ()
+    return await offered_mechanisms(conversation.server.users, passwords=True)
 
 
 @command("STLS")
@@ -123,10 +132,8 @@ async def capabilities(conversation: Conversation, argument: str) -> None:
         lines.append(f"LOGIN-DELAY {server.login_delay}")
     if conversation.can_begin_tls:
         lines.append("STLS")
-    if conversation.takes_passwords:
-        lines.append("USER")
-    if mechanisms := await offered_mechanisms(server.users, passwords=conversation.takes_passwords):
-        lines.append(f"SASL {' '.join(mechanisms)}")
+    if mechanisms := await _mechanisms(conversation):
+        lines += ["USER", f"SASL {' '.join(mechanisms)}"]
     await _list(conversation, ok("What there is:"), lines)
 
 

@@ -15,6 +15,7 @@ from contextlib import aclosing
 from email.errors import MessageError
 from email.generator import BytesGenerator
 from email.message import Message
+from email.policy import Policy
 from io import BytesIO
 from typing import cast
 
@@ -28,6 +29,10 @@ MOST = 16 << 20
 
 DEEPEST = 50
 """How many parts within parts a message may have."""
+
+MOST_WORK = 20_000_000
+"""How many lines it may have, times its parts: the parser looks at a line once for each part that it stands in. So many
+take a few seconds."""
 
 THREADS = 2
 """How many messages are converted at a time, in one run of Trio."""
@@ -51,7 +56,7 @@ async def to_seven_bits(parcel: Parcel) -> bytes:
 def convert(content: bytes) -> bytes:
     """The same, of the content itself; takes its time. Raises `Inconvertible`."""
     try:
-        message = email.message_from_bytes(content, policy=_POLICY)
+        message = email.message_from_bytes(content, policy=_POLICY.clone(message_factory=_Parts(content)))
         for part in _parts(message):
             _encode(part)
         if message["MIME-Version"] is None:
@@ -67,6 +72,20 @@ def convert(content: bytes) -> bytes:
 
 
 _POLICY = email.policy.compat32.clone(cte_type="7bit", linesep="\r\n", max_line_length=998)
+
+
+class _Parts:
+    """Makes the parts that the parser finds, as long as they are not too many."""
+
+    def __init__(self, content: bytes) -> None:
+        self._lines = content.count(b"\n")
+        self._count = 0
+
+    def __call__(self, policy: Policy | None = None) -> Message:
+        self._count += 1
+        if self._count * self._lines > MOST_WORK:
+            raise Inconvertible("too many parts for so many lines")
+        return Message(_POLICY if policy is None else policy)
 
 
 def _parts(message: Message, depth: int = 0) -> Iterator[Message]:

@@ -153,8 +153,7 @@ class SMTPCourier:
         try:
             return list(await self._doors())[:MOST_HOSTS]
         except NoRoute as exc:
-            code = 550 if exc.is_permanent else 451
-            raise Unreachable(coded(code, exc.enhanced, f"{exc}.")) from exc
+            raise Unreachable(coded(_code_for(exc), exc.enhanced, f"{exc}.")) from exc
 
     async def _connect(self, doors: list[Door]) -> SMTPClient:
         """A new connection to the first that takes one; it and those before it leave `doors`. Raises `Unreachable`."""
@@ -285,6 +284,13 @@ class SMTPCourier:
         if outcome.reply.is_permanent_failure and isinstance(outcome.error, TransientReplyError):
             return Verdict(coded(452, "4.5.3", f"The host takes no more recipients: {outcome.reply}"))
         return Verdict(outcome.reply, self._host, tells_success=tells_success)
+
+
+def _code_for(error: NoRoute) -> int:
+    """556 says of a domain that it takes no mail: RFC 7505 section 4."""
+    if error.enhanced == "5.1.10":
+        return 556
+    return 550 if error.is_permanent else 451
 
 
 _TOO_MANY = coded(452, "4.5.3", "The host takes fewer recipients at once.")

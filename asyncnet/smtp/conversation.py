@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import trio
@@ -183,14 +184,15 @@ class Conversation:
         stream, limits = self.stream, self.server.smtp_limits
         stream.deadline = trio.current_time() + self.server.smtp_timeouts.command
         while not self.is_ending:
+            hides = self._may_hear_password
+            if hides and not stream.buffered:
+                await stream.flush()  # what we say is no secret
             try:
-                if self.incoming is not None:  # a message has begun: a drain lets it come
-                    return await self._receive_line()
-                with idle():
-                    if self._may_be_told_a_password:
-                        with stream.secret():
-                            return await self._receive_line()
-                    return await self._receive_line()
+                with stream.secret() if hides else nullcontext():
+                    if self.incoming is not None:  # a message has begun: a drain lets it come
+                        return await self._receive_line()
+                    with idle():
+                        return await self._receive_line()
                 self.say(coded(421, "4.3.2", "The service is going down: please come again."))
                 return None
             except LimitExceeded:
@@ -201,10 +203,9 @@ class Conversation:
         return None
 
     @property
-    def _may_be_told_a_password(self) -> bool:
-        """Whether the next command can be AUTH with an initial response, which no log of the conversation may show."""
-        session = self.session
-        return self.server.users is not None and session.identity is None and session.phase is Phase.READY
+    def _may_hear_password(self) -> bool:
+        """Whether the next line may hold a password: AUTH has one in its own line, and may come behind others."""
+        return self.server.users is not None and self.session.identity is None
 
     async def _receive_line(self) -> bytes:
         """A line with its LF. Raises as `Stream.receive_until`."""

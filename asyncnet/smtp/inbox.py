@@ -28,6 +28,9 @@ MAX_PARTS = 200
 """How many parts of a MIME message are parsed, however they are nested: no honest mail has so many, and the standard
 library's parser pays for each level of nesting at each line."""
 
+MAX_WORK = 50_000_000
+"""Parts times lines: so much of that takes some seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -42,20 +45,22 @@ class Message:
     async def parse(self, *, max_parts: int = MAX_PARTS) -> EmailMessage:
         """The content as the standard library has it, which then holds it in memory; parsed in a thread.
 
-        Raises `RemoteProtocolError` if it has more parts than that.
+        Raises `RemoteProtocolError` if it has more parts than that, or too many for its lines (`MAX_WORK`).
         """
         content = await self.content.read()
         return await trio.to_thread.run_sync(_parse, content, max_parts, abandon_on_cancel=True)
 
 
 def _parse(content: bytes, max_parts: int) -> EmailMessage:
-    parts = 0
+    parts, lines = 0, content.count(b"\n")
 
     def new_part(policy: email.policy.Policy | None = None) -> EmailMessage:
         nonlocal parts
         parts += 1
         if parts > max_parts:
             raise RemoteProtocolError(f"a message of more than {max_parts} parts")
+        if parts * lines > MAX_WORK:
+            raise RemoteProtocolError(f"a message of {parts} parts and {lines} lines")
         return EmailMessage(cast(email.policy.EmailPolicy, policy))
 
     policy = email.policy.default.clone(message_factory=new_part)

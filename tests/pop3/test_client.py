@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncnet.errors import AsyncnetError, LocalProtocolError, PlaintextAfterUpgrade, RemoteProtocolError
+from asyncnet.middleware import ConversationLog
 from asyncnet.pop3.client import POP3URL, POP3Client, ReplyError, parse_url
 from asyncnet.pop3.client_control import MAX_LINE
 from asyncnet.pop3.server import POP3Handler
@@ -139,6 +140,33 @@ async def test_no_password_is_told_in_the_clear(capabilities: list[bytes]) -> No
     async with client_of(script, proxied=True) as pop3:  # the far end of a tunnel is not here
         with pytest.raises(LocalProtocolError, match="in the clear"):
             await pop3.login("anna", "secret")
+
+
+@pytest.mark.parametrize(
+    "login",
+    [
+        [capable(b"USER"), (b"USER anna\r\n", b"+OK\r\n"), (b"PASS secret\r\n", b"+OK\r\n")],
+        [capable(b"SASL PLAIN"), (b"AUTH PLAIN " + PLAIN + b"\r\n", b"+OK in\r\n")],
+        [
+            capable(b"SASL LOGIN"),
+            (b"AUTH LOGIN\r\n", b"+ VXNlcm5hbWU6\r\n"),
+            (b"YW5uYQ==\r\n", b"+ UGFzc3dvcmQ6\r\n"),
+            (b"c2VjcmV0\r\n", b"+OK\r\n"),
+        ],
+    ],
+)
+async def test_no_password_reaches_the_log_of_the_conversation(
+    login: list[tuple[bytes, bytes]], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    async with client_of(answering(*login, (b"NOOP\r\n", b"+OK\r\n"))) as pop3:
+        ConversationLog().dress(pop3.stream)
+        await pop3.login("anna", "secret")
+        await pop3.noop()
+    assert "CAPA" in caplog.text
+    assert "NOOP" in caplog.text
+    for secret in ("secret\\r", PLAIN.decode(), "c2VjcmV0"):
+        assert secret not in caplog.text
 
 
 async def test_unless_the_user_wants_it() -> None:

@@ -74,6 +74,21 @@ def test_what_cannot_be_converted_is_not(content: bytes) -> None:
         convert(content)
 
 
+def test_a_mime_bomb_is_not_parsed() -> None:
+    """The parser would look at each of 2,000,000 lines 100 times, and keep a thread busy for long."""
+    parts = b"".join(b"Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (n, n) for n in range(100))
+    with pytest.raises(Inconvertible, match="too many parts"):
+        convert(parts + b"\r\n\xff\r\n" + b"x\r\n" * 2_000_000)
+
+
+def test_many_parts_of_a_few_lines_are_none() -> None:
+    parts = b"".join(b"--b\r\n\r\n%d\r\n" % number for number in range(1000))
+    content = b"MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n" + parts
+    message = converted(content + b"--b\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n\xc3\xbc\r\n--b--\r\n")
+    *_, last = message.iter_parts()
+    assert last.get_content().strip() == "ü"
+
+
 @given(
     st.binary(max_size=300),
     st.sampled_from([b"", b"MIME-Version: 1.0\r\n", b"Content-Type: multipart/x; boundary=b\r\n\r\n--b\r\n"]),

@@ -391,7 +391,7 @@ async def test_a_domains_exchangers_are_found() -> None:
         await made.aclose()
         assert verdict.host == "mx.example.com"
         error = await refused(to_domain("null.example", router, PLAIN).courier())
-    assert str(error.reply) == "550 5.1.10 null.example takes no mail."
+    assert str(error.reply) == "556 5.1.10 null.example takes no mail."
     assert isinstance(error.__cause__, NoRoute)
 
 

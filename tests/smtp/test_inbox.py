@@ -100,6 +100,24 @@ async def test_a_mime_bomb_is_not_parsed(nested: bool) -> None:
     assert failures
 
 
+async def test_nor_is_one_of_fewer_parts_and_many_lines() -> None:
+    """Each of 1,000,000 lines would be looked at 60 times."""
+    failures = []
+
+    async def on_message(message: Message) -> None:
+        with pytest.raises(RemoteProtocolError, match="parts and 1000"):
+            await message.parse()
+        failures.append(message)
+
+    content = b"".join(MULTIPART % (level, level) for level in range(60)) + b"\r\n" + b"x\r\n" * 1_000_000
+    async with connected(Inbox(on_message)) as peer:
+        await peer.begin()
+        await peer.expect("354", "DATA")
+        await peer.stream.send_all(content + b".\r\n")
+        assert (await peer.reply()).code == 250
+    assert failures
+
+
 @pytest.mark.parametrize("memory", [0, 5, 100])
 async def test_a_spool_gives_back_what_was_written(memory: int) -> None:
     spool = Spool(memory=memory)

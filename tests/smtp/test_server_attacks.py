@@ -126,6 +126,11 @@ class TestBombs:
         assert theirs.bytes_in < len(commands)
         assert recorder.ends == [["abort"]]
 
+    def test_a_client_that_finds_no_room_is_told_so(self) -> None:
+        reply = ReplyParser(every_line_coded=True).feed(SMTPHandler.refusal)
+        assert str(reply).startswith("421 4.3.2 ")
+        assert SMTPHandler.refusal.endswith(b"\r\n")
+
     async def test_another_protocol_is_not_listened_to(self, autojump_clock: MockClock) -> None:
         recorder = Recorder()
         async with connected(recorder) as peer:

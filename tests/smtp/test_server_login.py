@@ -103,15 +103,17 @@ class TestTLS:
             await peer.expect("250", "EHLO client.example")
             await peer.expect("250", "MAIL FROM:<a@example.org>")
 
-    async def test_a_client_that_speaks_something_else_is_refused_in_the_handshake(
+    async def test_a_client_of_another_protocol_is_turned_away(
         self, tls: ServerTLS, context: ssl.SSLContext, autojump_clock: MockClock
     ) -> None:
         context.set_alpn_protocols(["http/1.1"])
-        with pytest.raises(RemoteProtocolError, match="none of the protocols offered"):
-            async with connected(tls=tls) as peer:
+        recorder = Recorder()
+        with pytest.raises(RemoteProtocolError):
+            async with connected(recorder, tls=tls) as peer:
                 await peer.expect("220", "STARTTLS")
-                with pytest.raises(ssl.SSLError, match="no application protocol"):
+                with pytest.raises(ssl.SSLError):
                     await peer.stream.start_tls(context, server_hostname="localhost")
+        assert recorder.taken == []
 
     async def test_a_handshake_that_fails_ends_the_connection(self, tls: ServerTLS, autojump_clock: MockClock) -> None:
         async with connected(tls=tls) as peer:
@@ -233,3 +235,41 @@ class TestLogin:
         async with connected(users=Users("anna"), **LOOPBACK) as peer:
             await peer.begin()
             await peer.expect("503 5.5.1", f"AUTH PLAIN {ANNA}")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"AUTH PLAIN {ANNA}\r\n",
+        f"AUTH PLAIN\r\n{ANNA}\r\n",
+        "AUTH LOGIN\r\nYW5uYQ==\r\nYW5uYQ==\r\n",
+        f"NOOP\r\nAUTH PLAIN {ANNA}\r\n",
+        f"AUTH FOO {ANNA}\r\nAUTH PLAIN {ANNA}\r\n",
+        f"AUTH PLAIN AGFubmEAd3Jvbmc=\r\nAUTH PLAIN {ANNA}\r\n",
+    ],
+)
+@pytest.mark.parametrize("way", ["at once", "line by line"])
+async def test_no_password_reaches_the_log_of_the_conversation(
+    said: str, way: str, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    pieces = [said] if way == "at once" else said.splitlines(keepends=True)
+    async with trio.open_nursery() as nursery:
+        listener = MemoryListener(address=LOOPBACK["local"])
+        handler = SMTPHandler(Recorder(), users=Users("anna"))
+        await nursery.start(
+            lambda task_status: serve(handler, listener, task_status=task_status, middleware=[ConversationLog()])
+        )
+        peer = Peer(ScriptedPeer(await listener.connect(LOOPBACK["peer"]), timeout=100))
+        await peer.reply()
+        await peer.expect("250", "EHLO client.example")
+        for piece in pieces:
+            await peer.scripted.send(piece.encode())
+        while (await peer.reply()).code != 235:
+            pass
+        await peer.expect("250", "MAIL FROM:<anna@example.org>")
+        nursery.cancel_scope.cancel()
+    assert "250 2.1.0 Sender ok." in caplog.text
+    assert "MAIL FROM:<anna@example.org>" in caplog.text  # who is in has no secrets any more
+    for secret in (ANNA, "YW5uYQ==", "AGFubmEAd3Jvbmc="):
+        assert secret not in caplog.text
