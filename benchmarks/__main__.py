@@ -16,6 +16,7 @@ from benchmarks.http import client, files, hello, uploads, websocket
 from benchmarks.idle import IDLE
 from benchmarks.import_time import IMPORT_TIME
 from benchmarks.send_file import SEND_FILE
+from benchmarks.smtp import relay
 from benchmarks.smtp import tables as smtp
 
 BENCHMARKS = {
@@ -36,6 +37,7 @@ BENCHMARKS = {
         client.CLIENT,
         *ftp.TABLES,
         *smtp.TABLES,
+        relay.RELAY,
     )
 }
 

@@ -1,8 +1,9 @@
 """Users and their passwords, for every protocol: who may log in, how guessing is slowed, where a password may pass.
 
 `UserFile` is the embedded `Authenticator`; a program with users of its own writes another one. A server asks
-`passwords_allowed` before it offers a mechanism, and sends every attempt through a `LoginGuard`. argon2-cffi and
-scramp are imported at first use: `pip install "asyncnet[auth]"` brings them.
+`passwords_allowed` before it offers a mechanism, and sends every attempt through a `LoginGuard`. The exchanges of SASL,
+for servers and clients, are in `asyncnet.auth.sasl`. argon2-cffi and scramp are imported at first use:
+`pip install "asyncnet[auth]"` brings them.
 """
 
 from asyncnet.auth.guard import LoginGuard, Logins, passwords_allowed

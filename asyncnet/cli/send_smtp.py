@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -60,14 +61,14 @@ class MailSender:
 
     async def send(self, file: str, screen: Display, report: Report) -> None:
         """Send `file` ("-": standard input). Raises whatever goes wrong; who is refused is named on the screen."""
-        data = await trio.Path(file).read_bytes() if file != "-" else await _read_stdin()
+        data = await _read_stdin() if file == "-" else await _read(file)
         report.begin(0, len(data))
-        done = 0
+        done, is_whole = 0, False
 
         def progress(size: int, total: int | None) -> None:
-            nonlocal done
+            nonlocal done, is_whole
             report.advance(size - done)
-            done = size
+            done, is_whole = size, size == total
 
         smtp = await self._client()
         try:
@@ -81,6 +82,10 @@ class MailSender:
                 raise
             _complain(error.outcomes, file, screen)
             raise NotSent("nobody gets it") from error
+        except trio.Cancelled:
+            if is_whole:
+                screen.complain(_shown(file), "interrupted: nobody knows whether the server has taken it")
+            raise
         except OutcomeUnknown as error:
             _complain([outcome for outcome in error.outcomes if outcome.error is not None], file, screen)
             raise
@@ -88,7 +93,7 @@ class MailSender:
             _complain(sent.refused, file, screen)
             raise NotSent(f"{len(sent.refused)} of its {len(sent.outcomes)} recipients do not get it")
         people = "1 recipient" if len(sent.outcomes) == 1 else f"{len(sent.outcomes)} recipients"
-        report.saved = f"{'standard input' if file == '-' else printable(file)} to {people}"
+        report.saved = f"{_shown(file)} to {people}"
 
     async def _client(self) -> SMTPClient:
         """The connection, or another one if it is of no more use."""
@@ -117,7 +122,11 @@ class MailSender:
 def _complain(outcomes: list[Outcome] | tuple[Outcome, ...], file: str, screen: Display) -> None:
     for outcome in outcomes:
         if outcome.error is not None:
-            screen.complain(f"{printable(file)} to {outcome.recipient.address}", explain(outcome.error))
+            screen.complain(f"{_shown(file)} to {outcome.recipient.address}", explain(outcome.error))
+
+
+def _shown(file: str) -> str:
+    return "standard input" if file == "-" else printable(file)
 
 
 def _address(text: str) -> MailAddress:
@@ -140,6 +149,11 @@ def _timeouts(seconds: float | None) -> SMTPClientTimeouts:
     if seconds is None:
         return SMTPClientTimeouts()
     return SMTPClientTimeouts(**dict.fromkeys((field.name for field in fields(SMTPClientTimeouts)), seconds))
+
+
+async def _read(file: str) -> bytes:
+    """All of a file, or of a pipe, which may have to be waited for."""
+    return await trio.to_thread.run_sync(Path(file).read_bytes, abandon_on_cancel=True)
 
 
 async def _read_stdin() -> bytes:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncnet.cli.options import duration, network, size
 from asyncnet.endpoints import Endpoint, Scheme, parse
-from asyncnet.errors import ConfigurationError
+from asyncnet.errors import ConfigurationError, LocalProtocolError
 
 if TYPE_CHECKING:
     from asyncnet.auth import UserFile
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from asyncnet.relay.routes import Routes
     from asyncnet.relay.runner import Relay
     from asyncnet.relay.smtp_target import Manners
+    from asyncnet.smtp.client import SMTPURL
     from asyncnet.smtp.delivery import Delivery
     from asyncnet.smtp.policies import Rule
     from asyncnet.smtp.server import SMTPHandler
@@ -197,6 +198,10 @@ def _check(args: argparse.Namespace) -> None:
             raise ConfigurationError(f"--{name.replace('_', '-')} goes with --users")
     if args.relay_ca is not None and args.relay_to is None:
         raise ConfigurationError("--relay-ca goes with --relay-to")
+    domains = [domain for domain, _ in (*args.local, *args.relay_domain)]
+    for domain in domains:
+        if domains.count(domain) > 1:
+            raise ConfigurationError(f"the mail of {domain} goes to one place: --local or --relay-domain name it twice")
     for domain, folder in args.local:
         if not os.path.isdir(folder):
             raise ConfigurationError(f"--local {domain}={folder}: there is no such folder")
@@ -230,17 +235,32 @@ def _hostname(args: argparse.Namespace) -> str:
 def _routes(args: argparse.Namespace, local: dict[str, Mailboxes]) -> Routes:
     from asyncnet.relay.routes import Routes
     from asyncnet.relay.routing import Ourselves, Router
+    from asyncnet.smtp.url import parse_url
 
     manners, host_manners = _manners(args)
+    via = {domain: parse_url(url) for domain, url in args.relay_domain}
+    default = None if args.relay_to is None else parse_url(args.relay_to)
+    for url in (*via.values(), *([default] if default else ())):
+        _check_way(url, host_manners)
     ourselves = Ourselves([_hostname(args)], _addresses(map(parse, args.endpoints)))
     return Routes(
         local=local,
-        via=dict(args.relay_domain),
-        default=args.relay_to,
+        via=via,
+        default=default,
         router=Router(_resolver(args), ourselves=ourselves),
         manners=manners,
         host_manners=host_manners,
     )
+
+
+def _check_way(url: SMTPURL, manners: Manners) -> None:
+    """Refuse what no message could ever go by."""
+    from asyncnet.smtp.client import check_way
+
+    try:
+        check_way(url, starttls=None if url.scheme == "smtps" else manners.starttls, tls=manners.tls)
+    except LocalProtocolError as exc:
+        raise ConfigurationError(f"no mail could go to {url}: {exc}") from exc
 
 
 def _manners(args: argparse.Namespace) -> tuple[Manners, Manners]:
@@ -307,7 +327,10 @@ def _guarded(args: argparse.Namespace, relay: Relay, local: dict[str, Mailboxes]
     if args.check_senders:
         rules.append(SendersOfUsers())
     if args.aliases is not None:
-        rules.append(Aliases(_read_aliases(args.aliases)))
+        try:
+            rules.append(Aliases(_read_aliases(args.aliases), known=is_known))
+        except ValueError as exc:  # an address that is none, a circle
+            raise ConfigurationError(f"--aliases {args.aliases}: {exc}") from exc
     rules.append(KnownRecipients(is_known, domains=local))
     return Guarded(relay, *rules)
 

@@ -31,7 +31,7 @@ def unique_name() -> str:
     """A name that no message has had or will have, on any machine that delivers here: at most 64 characters."""
     now = time.time_ns()
     seconds, microseconds = now // 10**9, now // 1000 % 10**6
-    return f"{seconds}.M{microseconds}P{os.getpid()}R{secrets.token_hex(8)}.{_HOST}"
+    return f"{seconds}.M{microseconds:06}P{os.getpid()}R{secrets.token_hex(8)}.{_HOST}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -294,7 +294,10 @@ def _message(folder: int, file_name: str) -> Message:
     name, status = MaildirName.parse(file_name), file_status(folder, file_name)
     size = name.wire_size(status.st_size)
     if size is None:
-        size = _count(folder, file_name, status)
+        try:
+            size = _count(folder, file_name, status)
+        except PermissionError:
+            size = status.st_size  # somebody else's file: it cannot be read, and keeps nobody from the others
     return Message(name.uid, size, status.st_mtime, name.flags)
 
 

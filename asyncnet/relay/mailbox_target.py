@@ -1,6 +1,7 @@
 """Final delivery: a parcel is copied into the mailbox of each recipient. RFC 5321 section 4.4 (Return-Path).
 
-The content is read once, however many mailboxes there are. What goes wrong with one of them is that recipient's alone.
+What goes wrong with one mailbox is that recipient's alone. The content is read for a few of them at a time: each is a
+Maildir whose folders are open, and a message to everybody would have more files open than a process may.
 """
 
 from __future__ import annotations
@@ -9,16 +10,28 @@ import errno
 import logging
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 import trio
 
 from asyncnet.mailbox.storage import Incoming, Mailboxes
+from asyncnet.per_run import once_per_run
+from asyncnet.relay.messages import DamagedContent, Gone
 from asyncnet.relay.targets import Parcel, Verdict
 from asyncnet.replies import Reply
 from asyncnet.smtp.envelope import Recipient
 from asyncnet.smtp.wire import coded
 
 logger = logging.getLogger("asyncnet.relay")
+
+AT_ONCE = 2
+"""How many mailboxes a message is written into at once."""
+
+PARCELS = 16
+"""How many parcels are being written at a time, in one run of Trio, each with five files for each mailbox: as many as
+there are threads that work for mailboxes."""
+
+_limiter = once_per_run(lambda: trio.CapacityLimiter(PARCELS))
 
 
 class MailboxTarget:
@@ -35,6 +48,21 @@ class MailboxTarget:
         await trio.lowlevel.checkpoint()
 
     async def hand_over(self, parcel: Parcel) -> Sequence[Verdict]:
+        verdicts: list[Verdict] = []
+        for begin in range(0, len(parcel.recipients), AT_ONCE):
+            some = replace(parcel, recipients=parcel.recipients[begin : begin + AT_ONCE])
+            try:
+                async with _limiter():
+                    verdicts += await self._deliver(some)
+            except OSError as exc:  # of the content's file
+                verdicts += [_failed(recipient, exc) for recipient in some.recipients]
+            except (DamagedContent, Gone):
+                if not verdicts:
+                    raise
+                verdicts += [Verdict(_LOST) for _ in some.recipients]  # the others have it
+        return verdicts
+
+    async def _deliver(self, parcel: Parcel) -> Sequence[Verdict]:
         verdicts: dict[int, Verdict] = {}
         begun: dict[int, Incoming] = {}
         try:
@@ -78,6 +106,9 @@ class MailboxTarget:
             except OSError as exc:
                 verdicts[index] = _failed(parcel.recipients[index], exc)
                 await begun.pop(index).abort()
+
+
+_LOST = coded(451, "4.3.0", "The message in the queue is damaged.")
 
 
 def _failed(recipient: Recipient, exc: LookupError | OSError) -> Verdict:

@@ -46,6 +46,29 @@ class Reporter:
             if fate is not None and is_wanted(claim.message.envelope, queued.recipient, fate.action):
                 fates.append(fate)
         reports = [await self._report(claim, fates)] if fates else []
+        await self._record(claim, recipients, outcomes, reports)
+
+    async def note_only(self, claim: Claim, recipients: Sequence[QueuedRecipient], verdicts: Sequence[Verdict]) -> None:
+        """The same, for verdicts that no report can be made of: whoever has it does not get it again, and all others
+        are tried again until their sender can be told. Raises what `Queue.record` raises."""
+        outcomes = [
+            Outcome(
+                queued.position,
+                State.DELIVERED if verdict.reply.is_success else State.PENDING,
+                verdict.reply,
+                verdict.host,
+            )
+            for queued, verdict in zip(recipients, verdicts, strict=True)
+        ]
+        await self._record(claim, recipients, outcomes, ())
+
+    async def _record(
+        self,
+        claim: Claim,
+        recipients: Sequence[QueuedRecipient],
+        outcomes: Sequence[Outcome],
+        reports: Sequence[QueueTransaction],
+    ) -> None:
         is_finished = await self._queue.record(claim, outcomes, reports=reports)
         for queued, outcome in zip(recipients, outcomes, strict=True):
             logger.info(

@@ -12,10 +12,15 @@ What could go wrong, and why it does not:
 
 - *A host that is down* holds up its own lane alone. Nobody else tries it again for a while: what comes is put off with
   the reason that is known, and the queue's patience grows as if each message had been tried.
+- *A host that has enough* takes no further connection, and goes on with those that it has. So a worker that gets none
+  leaves its claim to the others of its lane, and no further one begins for a while. Only the last one calls a host
+  down.
 - *The queue holds more than memory.* No more claims are out than `RelayLimits.deliveries`, and of one destination only
   a part of them.
 - *An outcome is known and cannot be noted*, because the disk is full: the worker waits until it can. Forgetting it
   would deliver the message twice.
+- *The queue cannot be read*, because the disk is full or somebody holds the database: later it can. The server goes on
+  meanwhile, and says 452 or 451 itself.
 - *A mistake of ours in one message* is logged and puts that message off. The others go on.
 """
 
@@ -94,12 +99,20 @@ class _Lane:
     is_closed: bool = False
     down: Unreachable | None = None
     down_until: float = -math.inf
+    full_until: float = -math.inf
+    """Until when no further worker is of use."""
 
     def put(self, claim: Claim) -> bool:
         """Have a claim handed over; whether that takes another worker."""
         self.waiting.append(claim)
         self.idle.unpark()
         return len(self.waiting) > self.workers - self.busy
+
+    def put_back(self, claim: Claim, full_until: float) -> None:
+        """Leave a claim to the other workers, since the host takes no more of them."""
+        self.waiting.appendleft(claim)
+        self.idle.unpark()
+        self.full_until = full_until
 
     async def next(self, seconds: float) -> Claim | None:
         """The next claim; None if none comes within so many seconds, or ever again."""
@@ -119,7 +132,7 @@ class _Lane:
     @property
     def is_of_use(self) -> bool:
         """Whether there is anything about it to be known."""
-        return bool(self.workers or self.waiting or self.down_until > trio.current_time())
+        return bool(self.workers or self.waiting or max(self.down_until, self.full_until) > trio.current_time())
 
 
 class Relay:
@@ -193,14 +206,23 @@ class Relay:
                         self._has_room = trio.Event()
                         await self._has_room.wait()
                         continue
-                    claims = await queue.claim(room, per_destination=self._limits.per_destination)
-                    for claim in claims:
-                        self._send_out(claim, nursery)
-                    if not claims:
-                        self._lanes = {name: lane for name, lane in self._lanes.items() if lane.is_of_use}
-                        await queue.wait()
+                    try:
+                        claims = await queue.claim(room, per_destination=self._limits.per_destination)
+                        for claim in claims:
+                            self._send_out(claim, nursery)
+                        self._forget_lanes(at_leisure=not claims)
+                        if not claims:
+                            await queue.wait()
+                    except OSError as exc:  # a full disk, or a program that does not let go of the database
+                        logger.error("what is due cannot be found out: %s", exc)
+                        await trio.sleep(self._times.again)
             finally:
                 self._end()
+
+    def _forget_lanes(self, *, at_leisure: bool) -> None:
+        """Those of which there is nothing to be known, or a relay that never rests would remember every destination."""
+        if at_leisure or len(self._lanes) > 2 * self._limits.deliveries:
+            self._lanes = {name: lane for name, lane in self._lanes.items() if lane.is_of_use}
 
     def _end(self) -> None:
         """What nobody has begun with stays in the queue; what somebody has, comes to its end."""
@@ -215,7 +237,8 @@ class Relay:
         destination = self._routes.destination_of(claim.recipients[0].recipient.address)
         lane = self._lanes.setdefault(destination, _Lane(destination))
         self._out += 1
-        if lane.put(claim) and lane.workers < self._limits.per_destination:
+        most = self._limits.per_destination if lane.full_until <= trio.current_time() else 1
+        if lane.put(claim) and lane.workers < most:
             lane.workers += 1
             nursery.start_soon(self._work, lane)
 
@@ -227,19 +250,22 @@ class Relay:
                 while (claim := await lane.next(self._times.idle)) is not None:
                     lane.busy += 1
                     try:
-                        await self._attend(lane, courier, claim)
+                        is_over = await self._attend(lane, courier, claim)
                     finally:
                         lane.busy -= 1
-                        self._out -= 1
-                        self._has_room.set()
+                    if not is_over:
+                        lane.put_back(claim, trio.current_time() + self._times.down)
+                        break
+                    self._out -= 1
+                    self._has_room.set()
             finally:
                 lane.workers -= 1
                 self._work_scopes.discard(scope)
                 with trio.CancelScope(deadline=trio.current_time() + self._times.end, shield=True):
                     await courier.aclose()
 
-    async def _attend(self, lane: _Lane, courier: Courier, claim: Claim) -> None:
-        """Hand over one claim, and note what came of it."""
+    async def _attend(self, lane: _Lane, courier: Courier, claim: Claim) -> bool:
+        """Hand over one claim, and note what came of it. False: nothing was done, and others of the lane can do it."""
         mine = [each for each in claim.recipients if self._is_of(lane, each)]
         parcel = Parcel(
             claim.message.envelope,
@@ -247,31 +273,46 @@ class Relay:
             claim.message.size,
             partial(self.queue.read, claim),
         )
-        reporter, is_noted = Reporter(self.queue, self._host), False
+        reporter, is_settled = Reporter(self.queue, self._host), False
+        note = reporter.note
         try:
             verdicts = await self._verdicts(lane, courier, parcel, claim.message.id)
-            while not is_noted:
+            if verdicts is None:
+                is_settled = True
+                return False
+            while not is_settled:
                 try:
-                    await reporter.note(claim, mine, verdicts)
-                    is_noted = True
+                    await note(claim, mine, verdicts)
+                    is_settled = True
                 except (Refused, OSError) as exc:
                     logger.error("%s: what became of it cannot be noted: %s", claim.message.id, exc)
                     await trio.sleep(self._times.again)
+                except (DamagedContent, Gone):
+                    raise
+                except Exception:
+                    logger.exception("%s: what became of it cannot be reported", claim.message.id)
+                    if note == reporter.note_only:
+                        await trio.sleep(self._times.again)
+                    note = reporter.note_only
         except (DamagedContent, Gone):
-            is_noted = True  # the queue has noted that, and said so
+            is_settled = True  # the queue has noted that, and said so
         finally:
-            if not is_noted:
+            if not is_settled:
                 self.queue.release(claim)
+        return True
 
     def _is_of(self, lane: _Lane, queued: QueuedRecipient) -> bool:
         return self._routes.destination_of(queued.recipient.address) == lane.destination
 
-    async def _verdicts(self, lane: _Lane, courier: Courier, parcel: Parcel, id: str) -> Sequence[Verdict]:
+    async def _verdicts(self, lane: _Lane, courier: Courier, parcel: Parcel, id: str) -> Sequence[Verdict] | None:
+        """What became of a parcel; None: this worker does not get to the host, and others of the lane may."""
         if lane.down is None or lane.down_until <= trio.current_time():
             lane.down = None
             try:
                 return await courier.hand_over(parcel)
             except Unreachable as exc:
+                if lane.workers > 1 and not lane.is_closed:
+                    return None
                 lane.down, lane.down_until = exc, trio.current_time() + self._times.down
             except (DamagedContent, Gone):
                 raise

@@ -2,14 +2,16 @@
 
 What could go wrong, and why it does not:
 
-- *A connection that was kept for the next message has died meanwhile.* Where nothing of the message was said on it, a
-  new one is made at once.
+- *A connection that was kept for the next message has died meanwhile*, or the host says goodbye on it: a new one is
+  made at once.
+- *A host takes connections and breaks them off, or says 421.* The next one is tried in the same attempt: else the worst
+  of a domain's hosts would keep its mail from the others (RFC 5321 section 5.1).
 - *It breaks behind the final dot.* Whether the message was taken is unknown, so it is sent again later (RFC 5321
   section 6.1): twice is better than never.
 - *Our own mistake bounces everybody's mail*: a wrong password, a certificate that has expired. What a host refuses
   before it has heard of a message is a failure for now, unless it says that it takes no mail from anybody (RFC 7504).
 - *More recipients than the host takes.* Those that it puts off for that go in another transaction at once (RFC 5321
-  section 4.5.3.1.10).
+  section 4.5.3.1.10). What is known of the others stays, whatever becomes of these.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from asyncnet.smtp.client import (
     ReplyError,
     SMTPClient,
     StartTLS,
+    TransientReplyError,
 )
 from asyncnet.smtp.client_content import Source
 from asyncnet.smtp.client_limits import SMTPClientTimeouts
@@ -139,17 +142,25 @@ class SMTPCourier:
 
     # Connections
 
-    async def _connected(self) -> SMTPClient:
-        """A connection that is fit for another message. Raises `Unreachable`."""
-        if self._client is not None and self._client.is_usable and self._client.messages < PER_CONNECTION:
-            return self._client
-        await self.aclose()
+    @property
+    def _is_connected(self) -> bool:
+        """Whether there is a connection that is fit for another message."""
+        client = self._client
+        return client is not None and client.is_usable and client.messages < PER_CONNECTION
+
+    async def _find_doors(self) -> list[Door]:
+        """Where an attempt may lead, the best first. Raises `Unreachable`."""
         try:
-            doors = await self._doors()
+            return list(await self._doors())[:MOST_HOSTS]
         except NoRoute as exc:
             raise Unreachable(coded(_code_for(exc), exc.enhanced, f"{exc}.")) from exc
+
+    async def _connect(self, doors: list[Door]) -> SMTPClient:
+        """A new connection to the first that takes one; it and those before it leave `doors`. Raises `Unreachable`."""
+        await self.aclose()
         failures = []
-        for door in doors[:MOST_HOSTS]:
+        while doors:
+            door = doors.pop(0)
             try:
                 client = await self._stack.enter_async_context(self._connection(door))
             except (AsyncnetError, OSError, trio.BrokenResourceError) as exc:
@@ -174,13 +185,18 @@ class SMTPCourier:
     # Parcels
 
     async def hand_over(self, parcel: Parcel) -> Sequence[Verdict]:
+        # What the message has now, and not what its client has announced: a host goes by it.
+        parcel = replace(parcel, envelope=replace(parcel.envelope, size=parcel.size))
         verdicts: dict[int, Verdict] = {}
-        while len(verdicts) < len(parcel.recipients):
-            left = [index for index in range(len(parcel.recipients)) if index not in verdicts]
-            rest = replace(parcel, recipients=tuple(parcel.recipients[index] for index in left))
-            found = await self._try(rest)
-            # Whoever was put off because there were too many is tried again as long as somebody gets through.
-            is_progress = any(verdict.reply.is_success for verdict in found)
+        while left := [index for index in range(len(parcel.recipients)) if index not in verdicts]:
+            try:
+                found = await self._try(replace(parcel, recipients=tuple(parcel.recipients[index] for index in left)))
+            except Unreachable:
+                if not verdicts:
+                    raise
+                found = [Verdict(_TOO_MANY) for _ in left]  # of the others it is known what became of them
+            # Whoever was put off because there were too many is tried again as long as others are decided on.
+            is_progress = any(not verdict.reply.is_transient_failure for verdict in found)
             verdicts |= {
                 index: verdict
                 for index, verdict in zip(left, found, strict=True)
@@ -189,22 +205,41 @@ class SMTPCourier:
         return [verdicts[index] for index in range(len(parcel.recipients))]
 
     async def _try(self, parcel: Parcel) -> Sequence[Verdict]:
-        """One transaction; another one where a connection that was kept turns out to be dead."""
-        was_kept = self._client is not None
-        client = await self._connected()
+        """One transaction, with the first host that hears it to its end. Raises `Unreachable`."""
+        doors: list[Door] | None = None
+        broken: Sequence[Verdict] | None = None
+        while True:
+            client, was_kept = self._client, self._is_connected
+            if client is None or not was_kept:
+                doors = await self._find_doors() if doors is None else doors
+                try:
+                    client = await self._connect(doors)
+                except Unreachable:
+                    if broken is None:
+                        raise
+                    return broken  # there is a host, and it may do better the next time
+            verdicts, is_over = await self._transaction(client, parcel)
+            if is_over:
+                return verdicts
+            await self.aclose()
+            if not was_kept:
+                broken = verdicts
+                if not doors:
+                    return broken
+
+    async def _transaction(self, client: SMTPClient, parcel: Parcel) -> tuple[Sequence[Verdict], bool]:
+        """Verdicts, and whether the host has decided; if it has not, it has taken nothing."""
         most = client.extensions.most_recipients or len(parcel.recipients)
         first, others = parcel.recipients[:most], parcel.recipients[most:]
         try:
             verdicts = await self._send(client, replace(parcel, recipients=first))
+            is_over = not all(verdict.reply.code == 421 for verdict in verdicts)
         except (AsyncnetError, OSError, trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             # Nothing of the message was taken: `OutcomeUnknown` is a verdict.
-            await self.aclose()
-            if was_kept:
-                return await self._try(parcel)
             logger.info("%s: a message did not get through: %s", self._host, exc)
             reply = coded(451, "4.4.2", f"The conversation with the host broke off: {exc}")
-            verdicts = [Verdict(reply) for _ in first]
-        return [*verdicts, *(Verdict(_TOO_MANY) for _ in others)]
+            verdicts, is_over = [Verdict(reply) for _ in first], False
+        return [*verdicts, *(Verdict(_TOO_MANY) for _ in others)], is_over
 
     async def _send(self, client: SMTPClient, parcel: Parcel) -> list[Verdict]:
         try:
@@ -246,6 +281,8 @@ class SMTPCourier:
         if outcome.reply is None:
             reply = coded(451, "4.4.2", "The connection broke before the host had said whether it takes the message.")
             return Verdict(reply)
+        if outcome.reply.is_permanent_failure and isinstance(outcome.error, TransientReplyError):
+            return Verdict(coded(452, "4.5.3", f"The host takes no more recipients: {outcome.reply}"))
         return Verdict(outcome.reply, self._host, tells_success=tells_success)
 
 

@@ -49,6 +49,7 @@ from asyncnet.smtp.client_transaction import (
 from asyncnet.smtp.envelope import Body, Envelope, Recipient
 from asyncnet.smtp.message import (
     checked,
+    is_utf8,
     needs_international,
     parse_header,
     parse_message,
@@ -82,11 +83,12 @@ __all__ = [
     "StartTLS",
     "TransientReplyError",
     "URLError",
+    "check_way",
     "parse_url",
 ]
 
 
-Client = TypeVar("Client", bound="SMTPClient")
+ClientT = TypeVar("ClientT", bound="SMTPClient")
 
 
 class StartTLS(enum.Enum):
@@ -221,36 +223,45 @@ class SMTPClient(ClientSession):
 
         Raises what `send` raises, and LocalProtocolError for a header without an address that is needed.
         """
-        data = None if isinstance(message, EmailMessage) else checked(with_line_ends(message))
-        header = message if isinstance(message, EmailMessage) else parse_header(data or b"")
+        data: bytes | None = None
+        if isinstance(message, EmailMessage):
+            header = message
+        else:
+            data = checked(with_line_ends(message))
+            header = parse_header(data)
         envelope = Envelope(sender_of(header) if sender is None else _address(sender))
         wanted = [_recipient(recipient) for recipient in (recipients_of(header) if recipients is None else recipients)]
         if not wanted:
             raise LocalProtocolError("a message needs a recipient")
-        if data is not None:
-            data = without_bcc(data)
-            is_international = not split(data)[0].isascii()
-        if data is None or not self._can_take(data, international=is_international):
-            whole = message if isinstance(message, EmailMessage) else parse_message(data or b"")
-            is_international = self._must_be_international(whole, envelope, wanted)
-            eight_bit = self.extensions.eight_bit_mime or is_international
-            data = await trio.to_thread.run_sync(partial(serialize, whole, is_international, eight_bit))
-        envelope = replace(envelope, international=is_international)
+        if data is None:
+            return await self._send_email(header, envelope, wanted, progress)
+        data = without_bcc(data)
+        if not self._can_take(data):
+            return await self._send_email(parse_message(data), envelope, wanted, progress)
+        envelope = replace(envelope, international=not split(data)[0].isascii())
         return await self._send(envelope, wanted, await Content.of(data), progress)
 
-    def _can_take(self, data: bytes, *, international: bool) -> bool:
-        offered = self.extensions
-        return data.isascii() or (offered.smtputf8 if international else offered.eight_bit_mime)
+    def _can_take(self, data: bytes) -> bool:
+        """Whether the server can take a message as it is."""
+        header = split(data)[0]
+        if header.isascii():
+            return self.extensions.eight_bit_mime or data.isascii()
+        return self.extensions.smtputf8 and is_utf8(header)
 
-    def _must_be_international(self, message: EmailMessage, envelope: Envelope, recipients: list[Recipient]) -> bool:
-        """Whether only SMTPUTF8 can carry it. Raises NotSupported if it is not offered then."""
+    async def _send_email(
+        self, message: EmailMessage, envelope: Envelope, recipients: list[Recipient], progress: Progress | None
+    ) -> Sent:
+        """Send what is serialized here, as the server can take it. Raises NotSupported where that is impossible."""
         addresses = [recipient.address for recipient in recipients]
         if envelope.sender is not None:
             addresses.append(envelope.sender)
-        needed = needs_international(message, addresses)
-        if needed and not self.extensions.smtputf8:
+        is_international = needs_international(message, addresses)
+        if is_international and not self.extensions.smtputf8:
             raise NotSupported("the server takes no addresses beyond ASCII (SMTPUTF8)", "5.6.7")
-        return needed
+        eight_bit = self.extensions.eight_bit_mime or is_international
+        data = await trio.to_thread.run_sync(serialize, message, is_international, eight_bit)
+        envelope = replace(envelope, international=is_international)
+        return await self._send(envelope, recipients, await Content.of(data), progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,11 +299,20 @@ class _Way:
         return f"tcp://{format_authority(self.address or self.where.host, self.where.port)}"
 
 
+def check_way(
+    url: SMTPURL, *, starttls: StartTLS | None = None, tls: ssl.SSLContext | None = None, name: str | None = None
+) -> None:
+    """Raise LocalProtocolError for what `SMTPClient.connect` would refuse before it does anything: for who connects
+    much later."""
+    login = _checked_login(url.user, url.password)
+    _Way(url, login, False, starttls, tls, None, name, None, SMTPClientTimeouts()).check()
+
+
 class _HandshakeFailed(Exception):
     """An opportunistic handshake did."""
 
 
-async def _open(kind: type[Client], way: _Way) -> Client:
+async def _open(kind: type[ClientT], way: _Way) -> ClientT:
     """A client that can be given messages; without TLS where an opportunistic handshake fails."""
     try:
         return await _open_once(kind, way)
@@ -300,7 +320,7 @@ async def _open(kind: type[Client], way: _Way) -> Client:
         return await _open_once(kind, replace(way, starttls=StartTLS.NEVER, tls=None))
 
 
-async def _open_once(kind: type[Client], way: _Way) -> Client:
+async def _open_once(kind: type[ClientT], way: _Way) -> ClientT:
     times = way.timeouts
     stream = await connect(
         way.endpoint,

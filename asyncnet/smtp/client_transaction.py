@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import trio
 
-from asyncnet.errors import AsyncnetError, RemoteProtocolError
+from asyncnet.errors import AsyncnetError, LocalProtocolError, RemoteProtocolError
 from asyncnet.replies import Reply
 from asyncnet.smtp.address import MailAddress
 from asyncnet.smtp.client_content import Content, chunked
@@ -139,14 +139,14 @@ def adapted(envelope: Envelope, recipients: Sequence[Recipient], content: Conten
     offered = rules.extensions
     if offered.size and content.size is not None and content.size > offered.size:
         raise NotSupported(f"the server takes messages of {offered.size} bytes, and this has {content.size}", "5.3.4")
-    if not offered.dsn:
-        envelope = replace(envelope, returned=None, envelope_id=None)
-    size = (content.size if content.size is not None else envelope.size) if offered.size is not None else None
-    return replace(
-        envelope,
-        size=size,
+    size = envelope.size if content.size is None else content.size
+    return Envelope(
+        sender=None if envelope.sender is None else _on_the_wire(envelope.sender),
         body=_body(envelope, content, offered),
         international=_is_international(envelope, recipients, content, offered),
+        size=None if offered.size is None else size,
+        returned=envelope.returned if offered.dsn else None,
+        envelope_id=envelope.envelope_id if offered.dsn else None,
     )
 
 
@@ -177,13 +177,15 @@ def _is_international(
 
 def _on_the_wire(address: MailAddress) -> MailAddress:
     """An address with its domain in A-labels, which means the same and needs no SMTPUTF8, where that is possible."""
-    return address.downgraded() or address
+    try:
+        return address.downgraded() or address
+    except ValueError as exc:  # who makes an address by hand can put anything into it
+        raise LocalProtocolError(f"no address of mail: {str(address)!a}: {exc}") from exc
 
 
 def _said(recipient: Recipient, offered: Extensions) -> Recipient:
-    if not offered.dsn:
-        return Recipient(_on_the_wire(recipient.address))
-    return replace(recipient, address=_on_the_wire(recipient.address))
+    address = _on_the_wire(recipient.address)
+    return Recipient(address, recipient.notify, recipient.original) if offered.dsn else Recipient(address)
 
 
 class Transaction:
@@ -207,7 +209,7 @@ class Transaction:
             rules.extensions.chunking and content.size is not None and content.size > CHUNK
         )
         # Whatever cannot be said is found here, before a byte is sent.
-        self._mail = format_mail(replace(envelope, sender=envelope.sender and _on_the_wire(envelope.sender)))
+        self._mail = format_mail(envelope)
         self._rcpts = [
             format_rcpt(_said(recipient, rules.extensions), international=envelope.international)
             for recipient in recipients

@@ -8,6 +8,7 @@ import time
 
 import trio
 
+from asyncnet.connection import busy
 from asyncnet.errors import EndOfStream, LimitExceeded
 from asyncnet.printable import printable
 from asyncnet.replies import Reply
@@ -173,7 +174,8 @@ def _begin(talk: Conversation, incoming: Incoming) -> None:
         )
         if server.role is Role.SUBMISSION:
             field += missing_fields(header.names, hostname=server.hostname, message_id=message_id, now=now)
-        return field
+        # A body without a header would be taken for one with ours, or for a part of our own field.
+        return field + b"\r\n" if header.is_missing else field
 
     incoming.begin(added)
 
@@ -181,11 +183,12 @@ def _begin(talk: Conversation, incoming: Incoming) -> None:
 async def _complete(talk: Conversation, incoming: Incoming) -> Reply | None:
     """All of it has come: hand it over, and say what has become of it."""
     try:
-        if talk.server.role is not Role.LMTP:
-            reply = _outcome(await incoming.commit())
-            _log(incoming, reply)
-            return reply
-        replies = [_outcome(outcome) for outcome in await incoming.commit_each()]
+        with busy():  # it may take a disk, or another server, some minutes: the client waits ten (section 4.5.3.2.6)
+            if talk.server.role is not Role.LMTP:
+                reply = _outcome(await incoming.commit())
+                _log(incoming, reply)
+                return reply
+            replies = [_outcome(outcome) for outcome in await incoming.commit_each()]
     except Refused as refusal:
         reply = _outcome(refusal)
         _log(incoming, reply)

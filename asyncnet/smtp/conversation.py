@@ -23,7 +23,7 @@ from asyncnet.smtp.declarations import Argument
 from asyncnet.smtp.delivery import Refused, Role
 from asyncnet.smtp.extensions import Extensions
 from asyncnet.smtp.incoming import Incoming
-from asyncnet.smtp.session import Session
+from asyncnet.smtp.session import Phase, Session
 from asyncnet.smtp.wire import CommandError, coded, parse_command
 from asyncnet.stream import Stream
 
@@ -146,7 +146,7 @@ class Conversation:
             return await self.stream.receive_until(b"\n", limit=limits.line)
         except LimitExceeded:
             await self.stream.skip_until(b"\n", limit=limits.skipped)
-            raise CommandError("a line that is too long", 500, "5.5.2") from None
+            raise CommandError("a line that is too long", 500, "5.5.6") from None
 
     # Commands
 

@@ -10,7 +10,8 @@ import re
 
 _FIELD = rb"[!-9;-~]+[ \t]*:[^\n]*\n"
 _FOLDED = rb"[ \t][^\n]*\n"
-_match_fields = re.compile(rb"(?:%s)*(?:%s(?:%s)*)*" % (_FOLDED, _FIELD, _FOLDED)).match
+_match_fields = re.compile(rb"(?:%s(?:%s)*)*" % (_FIELD, _FOLDED)).match
+_match_rest = re.compile(rb"(?:%s)*(?:%s(?:%s)*)*" % (_FOLDED, _FIELD, _FOLDED)).match  # of fields that have begun
 _find_names = re.compile(rb"^([!-9;-~]+)[ \t]*:", re.MULTILINE).findall
 
 
@@ -29,6 +30,8 @@ class HeaderWatch:
         """Whether the header has ended. Then `names` is there, and nothing more is to be fed."""
         self.names: list[bytes] = []
         """The names of its fields in small letters, in their order."""
+        self.is_missing = False
+        """Whether the content begins with its body, without the empty line that comes before one."""
         self._limit = limit
         self._held = b""
         self._read = 0  # up to the end of the last line that belongs to the header
@@ -40,9 +43,7 @@ class HeaderWatch:
         """
         held = self._held = self._held + data if self._held else data
         if b"\n" in data:
-            fields = _match_fields(held, self._read)
-            assert fields is not None, "the pattern matches nothing at all"
-            self._read = fields.end()
+            self._read_on(held)
             end = held.find(b"\n", self._read)
             if 0 <= end < self._limit:
                 return self._end()
@@ -52,10 +53,18 @@ class HeaderWatch:
 
     def finish(self) -> bytes:
         """That was all: the header is what there was. Returns what is held."""
+        if self._held and not self._held.endswith(b"\n"):
+            self._read_on(self._held + b"\n")  # a last line counts without its end, too
         return self._end()
+
+    def _read_on(self, held: bytes) -> None:
+        fields = (_match_rest if self._read else _match_fields)(held, self._read)
+        assert fields is not None, "the pattern matches nothing at all"
+        self._read = fields.end()
 
     def _end(self) -> bytes:
         self.is_whole = True
+        self.is_missing = not self._read and self._held[:2] not in (b"", b"\r\n")
         self.names = [name.lower() for name in _find_names(self._held[: self._read])]
         held, self._held = self._held, b""
         return held

@@ -68,6 +68,15 @@ def checked(data: bytes) -> bytes:
     return message
 
 
+def is_utf8(header: bytes) -> bool:
+    """Whether a header is what SMTPUTF8 lets it be (RFC 6532)."""
+    try:
+        header.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def without_bcc(data: bytes) -> bytes:
     """A message without the fields that name those of whom the others are not to know; all else is as it was."""
     header, body = split(data)
@@ -148,30 +157,37 @@ def _both(message: EmailMessage, name: str) -> list[object]:
 def serialize(message: EmailMessage, international: bool = False, eight_bit: bool = False) -> bytes:
     """The bytes of a message, with CR LF at line ends and without Bcc; the message itself stays as it is.
 
-    `international`: its header may be in UTF-8. `eight_bit`: its body may have bytes above 127; what has them otherwise
-    is encoded anew, as base64 or quoted-printable. Raises LocalProtocolError for a header that would become two.
+    `international`: its header may be in UTF-8. `eight_bit`: its bodies may have bytes above 127. What has them
+    otherwise is encoded anew. Raises LocalProtocolError for a header that would become two.
     """
     message = copy.copy(message)
     del message["Bcc"], message["Resent-Bcc"]
     if not international:
         message = _with_ascii_domains(message)
-    base = message.policy if isinstance(message.policy, EmailPolicy) else email.policy.default
-    policy = base.clone(linesep="\r\n", utf8=international, cte_type="8bit" if eight_bit else "7bit")
     data = io.BytesIO()
     try:
-        _check_headers(message, policy)
+        policy = _policy_for(message, international, eight_bit)
         BytesGenerator(data, mangle_from_=False, policy=policy).flatten(message)
     except _DAMAGED as exc:
         raise LocalProtocolError(f"the message cannot be encoded: {exc}") from exc
     return data.getvalue()
 
 
-def _check_headers(message: EmailMessage, policy: EmailPolicy[Any]) -> None:
-    """Refuse a header that would be written as two: `email` does not look at all of them (CVE-2024-6923)."""
+def _policy_for(message: EmailMessage, international: bool, eight_bit: bool) -> EmailPolicy[Any]:
+    """How to write the message. Where bodies may have bytes above 127, `email` leaves them in headers, too.
+
+    Refuses a header that would be written as two: `email` does not look at all of them (CVE-2024-6923).
+    """
+    base = message.policy if isinstance(message.policy, EmailPolicy) else email.policy.default
+    policy = base.clone(linesep="\r\n", utf8=international, cte_type="8bit" if eight_bit else "7bit")
+    is_ascii = True
     for part in message.walk():
         for name, value in part.raw_items():
-            if _find_second(policy.fold_binary(name, value)):
+            header = policy.fold_binary(name, value)
+            if _find_second(header):
                 raise LocalProtocolError(f"the header {name!a} holds a line end, and would become two")
+            is_ascii = is_ascii and header.isascii()
+    return policy if is_ascii or international or not eight_bit else _policy_for(message, False, False)
 
 
 def _with_ascii_domains(message: EmailMessage) -> EmailMessage:

@@ -177,21 +177,22 @@ class Aliases(Rule):
     """Other names of mailboxes: `aliases` maps an address to those that get its mail, which may be aliases themselves.
 
     An alias of no address throws its mail away. "@example.org" catches all of a domain that is found nowhere else;
-    `known` says what is found, where that is not the aliases alone. With `separator` "+", what is for
-    anna+lists@example.org and found nowhere goes to anna@example.org. Raises ValueError for an address that is none,
-    and for aliases that go in circles.
+    `known` says what is found where that is not the aliases alone, as in `KnownRecipients`. With `separator` "+", what
+    is for anna+lists@example.org and found nowhere goes to anna@example.org. Raises ValueError for an address that is
+    none, and for aliases that go in circles.
     """
 
     def __init__(
         self,
         aliases: Mapping[str, Iterable[str]],
         *,
-        known: Collection[str] = (),
+        known: Collection[str] | Callable[[MailAddress], Awaitable[bool]] = (),
         separator: str | None = None,
     ) -> None:
         self._aliases: dict[tuple[str, str], list[MailAddress]] = {}
         self._catch_all: dict[str, list[MailAddress]] = {}
-        self._known = frozenset(_key(MailAddress.parse(one)) for one in known)
+        self._ask = known if callable(known) else None
+        self._known = frozenset() if callable(known) else frozenset(_key(MailAddress.parse(one)) for one in known)
         self._separator = separator
         for name, targets in aliases.items():
             if isinstance(targets, str):
@@ -212,19 +213,26 @@ class Aliases(Rule):
                 self._check_circle(_key(target), (*above, key))
 
     async def recipient(self, recipient: Recipient, envelope: Envelope, client: Client) -> Sequence[Recipient]:
-        return [replace(recipient, address=address) for address in dict.fromkeys(self._resolve(recipient.address))]
+        found = await self._resolve(recipient.address)
+        return [replace(recipient, address=address) for address in dict.fromkeys(found)]
 
-    def _resolve(self, address: MailAddress) -> list[MailAddress]:
+    async def _resolve(self, address: MailAddress) -> list[MailAddress]:
         key = _key(address)
         targets = self._aliases.get(key)
         if targets is not None:
-            return [one for target in targets for one in ([target] if _key(target) == key else self._resolve(target))]
-        if key in self._known or not address.domain:
+            found = [[target] if _key(target) == key else await self._resolve(target) for target in targets]
+            return [one for each in found for one in each]
+        if not address.domain or await self._knows(address):
             return [address]
         base = address.local.partition(self._separator)[0] if self._separator else ""
         if base and base != address.local:
-            return self._resolve(MailAddress(base, address.domain))
+            return await self._resolve(MailAddress(base, address.domain))
         return self._catch_all.get(address.ascii_domain, [address])
+
+    async def _knows(self, address: MailAddress) -> bool:
+        if self._ask is None:
+            return _key(address) in self._known
+        return (self._separator is not None or bool(self._catch_all)) and await self._ask(address)
 
 
 class SendersOfUsers(Rule):

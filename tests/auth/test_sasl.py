@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 import scramp
 import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -151,6 +152,23 @@ async def test_an_exchange_that_the_client_cancels_is_no_attempt(logins: Logins)
         with pytest.raises(ExchangeCancelled):
             await log_in(name, users=users, logins=logins, peer=PEER, challenge=challenge)
     assert users.asked == []
+
+
+@pytest.mark.parametrize("name", MECHANISMS)
+async def test_exchanges_that_stand_still_keep_nobody_waiting(name: str) -> None:
+    guard = LoginGuard()
+
+    async def stand_still(text: bytes) -> bytes:
+        return await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(
+                lambda: log_in(name, users=Users(), logins=guard.connection(PEER), peer=PEER, challenge=stand_still)
+            )
+        await trio.testing.wait_all_tasks_blocked()
+        assert await attempt(client(name), Users(), guard.connection(PEER)) == ANNA
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_mechanism_that_is_none_of_ours_is_the_callers_mistake(logins: Logins) -> None:

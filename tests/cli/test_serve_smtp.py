@@ -142,6 +142,36 @@ def test_aliases_lead_to_others(tmp_path: Path, mail: Path) -> None:
         until(lambda: messages(mail / "carl") == ["hello"])
 
 
+def test_what_catches_all_takes_no_mail_from_those_who_have_a_mailbox(tmp_path: Path, mail: Path) -> None:
+    (mail / "anna").mkdir()
+    aliases = tmp_path / "aliases.toml"
+    aliases.write_text('"@example.com" = ["anna@example.com"]\n')
+    options = ("--spool", tmp_path / "spool", "--local", f"example.com={mail}", "--aliases", aliases)
+    with serving("smtp", "tcp://127.0.0.1:0", *options) as service, client(service.ports[0]) as smtp:
+        smtp.sendmail("anna@example.org", ["carl@example.com", "nobody@example.com"], MESSAGE)
+        until(lambda: [len(messages(mail / name)) for name in ("anna", "carl")] == [1, 1])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('"a@example.org" = ["b@example.org"]\n"b@example.org" = ["a@example.org"]', "leads back to itself"),
+        ('"a@example.org" = ["b example.org"]', "no @ in the address"),
+        ('"a b@example.org" = []', "need quotes"),
+        ('"a@example.org" = "b@example.org"', 'write "a@example.org" = ['),
+    ],
+)
+def test_aliases_that_are_none_are_refused_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
+) -> None:
+    aliases = tmp_path / "aliases.toml"
+    aliases.write_text(text)
+    options = ["--spool", str(tmp_path / "spool"), "--trust", "127.0.0.1", "--aliases", str(aliases)]
+    assert main(["serve", "smtp", "tcp://127.0.0.1:0", *options]) == 2
+    assert f"--aliases {aliases}: " in (err := capsys.readouterr().err)
+    assert said in err
+
+
 def test_tls_is_begun_when_it_is_asked_for_and_from_the_start(tmp_path: Path, certificate: Path) -> None:
     tls = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
     options = ("--discard", "--cert", certificate, "--require-tls")
@@ -179,6 +209,9 @@ def test_a_second_relay_on_the_same_spool_is_refused(tmp_path: Path, mail: Path)
         (["--spool", "DIR", "--trust", "127.0.0.1", "--relay-to", "http://127.0.0.1"], "smtp://"),
         (["--spool", "DIR", "--trust", "127.0.0.1", "--name-server", "nobody"], "--name-server is an address"),
         (["--spool", "DIR", "--trust", "127.0.0.1", "--aliases", "nowhere.toml"], "--aliases nowhere.toml"),
+        (["--spool", "DIR", "--trust", "127.0.0.1", "--relay-to", "smtp://anna@127.0.0.1"], "no password"),
+        (["--spool", "DIR", "--relay-domain", "a.example=lmtp+unix:/x", "--tls-out", "required"], "a Unix socket"),
+        (["--spool", "DIR", "--local", "a.example=DIR", "--relay-domain", "A.example=smtp://127.0.0.1"], "twice"),
         (["--discard", "--require-tls"], "--require-tls needs --cert"),
         (["--discard", "--check-senders"], "--check-senders goes with --users"),
         (["--discard", "--hostname", "no name"], "hostname is a domain"),
@@ -188,7 +221,7 @@ def test_a_second_relay_on_the_same_spool_is_refused(tmp_path: Path, mail: Path)
 def test_what_could_not_work_is_refused_at_once(
     options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [str(tmp_path) if option == "DIR" else option for option in options]
+    arguments = [option.replace("DIR", str(tmp_path)) for option in options]
     try:
         status = main(["serve", "smtp", "tcp://127.0.0.1:0", *arguments])
     except SystemExit as exc:

@@ -68,7 +68,7 @@ async def test_with_only_what_was_synced(steps: list[Step], look) -> None:
     assert len(found) > 10
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("kept", [0.2, 0.5, 0.9])
 async def test_with_any_part_of_what_was_not(steps: list[Step], look, thorough: bool, kept: float) -> None:
     """Written pages, torn or whole, in any order; names without their files, files without their names."""
@@ -78,7 +78,7 @@ async def test_with_any_part_of_what_was_not(steps: list[Step], look, thorough: 
             assert Promised.by(disk.replies).broken_by(await look(disk, chance, kept)) == []
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(600)
 async def test_with_everything_that_was_written(steps: list[Step], look, thorough: bool) -> None:
     """As after a kill: the machine lives on, or its disk was quick."""
     for number, disk in disks(steps):

@@ -17,7 +17,7 @@ from tests.faults.recording import REPOSITORY
 ACCEPTING = Path(__file__).with_name("accepting.py")
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(600)
 async def test_a_relay_that_is_killed_again_and_again_keeps_its_promises(tmp_path: Path, thorough: bool) -> None:
     kills = 100 if thorough else 8
     chance = random.Random(5321)

@@ -106,6 +106,24 @@ async def test_what_was_counted_is_remembered_until_the_file_changes(
     assert (await box.messages())[0].size == 9
 
 
+async def test_a_file_that_may_not_be_read_keeps_nobody_from_the_others(
+    path: Path, box: Maildir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (path / "new" / "1.host").write_bytes(b"a\n")
+    message = await deliver(box)
+    open_file = maildir.open_file
+
+    def refuse_one(folder: int, name: str) -> Any:
+        return failing(errno.EACCES)() if name == "1.host" else open_file(folder, name)
+
+    monkeypatch.setattr(maildir, "open_file", refuse_one)  # root may read everything
+    monkeypatch.setattr(maildir, "_counted", {})
+    assert {one.uid for one in await box.messages()} == {"1.host", message.uid}
+    assert await get(box, message) == MAIL
+    with fails(errno.EACCES):
+        await get(box, "1.host")
+
+
 async def test_the_memory_of_counts_has_an_end(path: Path, box: Maildir, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(maildir, "_MOST_COUNTED", 3)
     monkeypatch.setattr(maildir, "_counted", {})

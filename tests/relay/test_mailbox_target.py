@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trio
 
 from asyncnet.mailbox.local_parts import LocalParts
 from asyncnet.mailbox.maildir import Maildirs
@@ -54,6 +57,26 @@ async def test_everybody_has_a_copy_that_says_who_sent_it(mailboxes: Mailboxes) 
         assert await contents(mailboxes, user) == [b"Return-Path: <anna@example.org>\r\n" + b"".join(PIECES)]
 
 
+async def test_mail_for_everybody_opens_few_files(tmp_path: Path) -> None:
+    users = [f"user{number}" for number in range(50)]
+    for user in users:
+        (tmp_path / user).mkdir()
+    before = len(os.listdir("/proc/self/fd"))
+    most = 0
+
+    async def read() -> AsyncGenerator[bytes, None]:
+        nonlocal most
+        most = max(most, len(os.listdir("/proc/self/fd")) - before)
+        yield b"".join(PIECES)
+
+    target, whole = MailboxTarget(Maildirs(tmp_path)), parcel(*users)
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(target.hand_over, replace(whole, read=read))
+    assert 0 < most < 200
+    assert [len(os.listdir(tmp_path / user / "new")) for user in users] == [20] * 50
+
+
 async def test_a_bounce_says_that_nobody_sent_it(mailboxes: Mailboxes) -> None:
     await MailboxTarget(mailboxes).hand_over(parcel("anna", envelope=Envelope(None)))
     (content,) = await contents(mailboxes, "anna")
@@ -70,6 +93,22 @@ async def test_what_is_damaged_is_delivered_to_nobody(mailboxes: Mailboxes) -> N
     with pytest.raises(DamagedContent):
         await MailboxTarget(mailboxes).hand_over(parcel("anna", "carl", breaks=True))
     assert await contents(mailboxes, "anna") == await contents(mailboxes, "carl") == []
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "broken"), DamagedContent("changed")])
+async def test_who_has_it_already_does_not_get_it_again_where_the_content_fails_later(error: Exception) -> None:
+    reads = 0
+
+    async def read() -> AsyncGenerator[bytes, None]:
+        nonlocal reads
+        reads += 1
+        if reads > 1:
+            raise error
+        yield b"".join(PIECES)
+
+    users = [f"user{number}" for number in range(5)]
+    verdicts = await MailboxTarget(MemoryMailboxes(*users)).hand_over(replace(parcel(*users), read=read))
+    assert [verdict.reply.code for verdict in verdicts] == [250, 250, 451, 451, 451]
 
 
 async def test_a_full_mailbox_is_tried_again(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+import errno
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -255,6 +256,48 @@ class TestFailures:
         assert "ZeroDivisionError" in caplog.text
         assert len(two.parcels) == 1
 
+    async def test_what_cannot_be_reported_waits_and_the_others_go_on(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        one = Host(saying(Verdict(OK), Verdict(NEVER)))
+        with monkeypatch.context() as broken:
+            broken.setattr("asyncnet.relay.reporter.make_report", lambda *_, **__: 1 / 0)
+            async with relayed(tmp_path, one=one) as relay:
+                await put(relay.queue, MESSAGE, to("a@one.example", "b@one.example"), ANNA)
+                await relay.until(lambda states: "b@one.example pending 1" in states)
+        assert "ZeroDivisionError" in caplog.text
+        async with relayed(tmp_path, one=Host(saying(Verdict(NEVER)))) as relay:
+            relay.pass_time(relay.queue.retry.first)
+            await relay.until_empty()
+            (bounce,) = await relay.reports()
+        assert "b@one.example" in bounce.as_string()
+        assert "a@one.example" not in bounce.as_string()
+
+
+class TestDisksThatFail:
+    @pytest.mark.parametrize("step", ["claim", "wait"])
+    async def test_a_queue_that_cannot_be_read_for_now_ends_nothing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
+    ) -> None:
+        one, failed = Host(saying(Verdict(OK))), trio.Event()
+        async with relayed(tmp_path, one=one) as relay:
+            works = getattr(relay.queue, step)
+
+            async def fails(*arguments: object, **options: object) -> object:
+                await trio.lowlevel.checkpoint()
+                if not failed.is_set():
+                    failed.set()
+                    raise OSError(errno.ENOSPC, "the disk is full")
+                return await works(*arguments, **options)
+
+            monkeypatch.setattr(relay.queue, step, fails)
+            relay.pass_time(0)
+            await failed.wait()
+            await put(relay.queue, MESSAGE, to("a@one.example"), ANNA)
+            await relay.until_empty()
+        assert len(one.parcels) == 1
+        assert "the disk is full" in caplog.text
+
 
 class TestSuccess:
     WANTS = frozenset({Notify.SUCCESS})
@@ -291,6 +334,42 @@ class TestHostsThatAreDown:
             await relay.until(lambda states: sorted(states) == [f"a{n}@down.example pending 1" for n in range(5)])
         assert len(down.parcels) == 1
         assert len(up.parcels) == 1
+
+    async def test_a_host_that_has_enough_of_us_goes_on_with_what_it_has(self, tmp_path: Path) -> None:
+        class Full(Host):
+            """Takes two connections, and no message before it has refused a third."""
+
+            def __init__(self) -> None:
+                super().__init__(saying(Verdict(OK)))
+                self.refused = 0
+                self.connected: set[Host] = set()
+                self.go_on = trio.Event()
+
+            def courier(self) -> Host:
+                return FullCourier(self)
+
+        class FullCourier(Host):
+            def __init__(self, host: Full) -> None:
+                super().__init__(saying(Verdict(OK)))
+                self.host = host
+
+            async def hand_over(self, parcel: Parcel) -> Sequence[Verdict]:
+                await trio.lowlevel.checkpoint()
+                if self not in self.host.connected and len(self.host.connected) == 2:
+                    self.host.refused += 1
+                    self.host.go_on.set()
+                    raise Unreachable(coded(421, "4.7.0", "too many connections"))
+                self.host.connected.add(self)
+                await self.host.go_on.wait()
+                return await self.host.hand_over(parcel)
+
+        host = Full()
+        async with relayed(tmp_path, RelayLimits(per_destination=5), one=host) as relay:
+            for number in range(30):
+                await put(relay.queue, MESSAGE, to(f"a{number}@one.example"), ANNA)
+            await relay.until_empty()
+        assert len(host.parcels) == 30
+        assert host.refused <= 3  # those that had begun when the first one was refused
 
     async def test_a_host_that_never_takes_mail_bounces_it(self, tmp_path: Path) -> None:
         async def behaviour(parcel: Parcel) -> Sequence[Verdict]:

@@ -172,6 +172,40 @@ class TestConversations:
             assert codes(await made.hand_over(parcel("a@x.example", "b@x.example"))) == [452, 452]
         assert sum(line.startswith("MAIL") for line in host.said) == 1
 
+    async def test_what_a_host_has_taken_stays_taken_though_it_then_leaves(self) -> None:
+        class Leaving(Host):
+            def reply(self, line: str) -> str:
+                if line == "RCPT TO:<b@x.example>":
+                    self.replies["greeting"] = "554 5.7.1 no more"
+                    return "452 4.5.3 too many recipients"
+                return "" if line.startswith("MAIL") and self.messages else super().reply(line)
+
+        host = Leaving()
+        async with courier(host) as made:
+            verdicts = await made.hand_over(parcel("a@x.example", "b@x.example"))
+        assert codes(verdicts) == [250, 452]
+        assert len(host.messages) == 1
+
+    async def test_an_older_host_that_has_too_many_says_552(self) -> None:
+        host = Host({"RCPT TO:<b@x.example>": "552 too many recipients", "RCPT TO:<c@x.example>": "552 5.2.2 full"})
+        async with courier(host) as made:
+            verdicts = await made.hand_over(parcel("a@x.example", "b@x.example", "c@x.example"))
+        assert codes(verdicts) == [250, 452, 552]
+
+    async def test_the_rest_goes_where_the_first_ones_were_refused(self) -> None:
+        host = Host({"RCPT TO:<a0@x.example>": "550 5.1.1 nobody"}, extensions=("PIPELINING", "LIMITS RCPTMAX=1"))
+        async with courier(host) as made:
+            verdicts = await made.hand_over(parcel("a0@x.example", "a1@x.example", "a2@x.example"))
+        assert codes(verdicts) == [550, 250, 250]
+
+    @pytest.mark.parametrize("size", [10, 200_000])
+    async def test_a_host_is_told_the_size_that_a_message_has(self, size: int) -> None:
+        host, content = Host(), MESSAGE + b"x" * size + b"\r\n"
+        envelope = Envelope(ANNA.sender, size=99_000_000)
+        async with courier(host) as made:
+            await made.hand_over(parcel(content=content, envelope=envelope))
+        assert f"SIZE={len(content)}" in " ".join(host.said)
+
 
 class TestContent:
     EIGHT = "Subject: hello\r\nContent-Type: text/plain; charset=utf-8\r\n\r\ngrüße\r\n".encode()
@@ -259,6 +293,39 @@ class TestDoors:
         async with courier(full, closed, good) as made:
             (verdict,) = await made.hand_over(parcel())
         assert verdict.host == "mx2.example.com"
+
+    @pytest.mark.parametrize("replies", [{"MAIL": ""}, {"RCPT": "421 4.3.2 full"}, {"DATA": ""}, {"DATA": "250 what"}])
+    async def test_or_where_one_breaks_off_before_it_has_the_message(self, replies: dict[str, str]) -> None:
+        bad, good = Host(replies), Host()
+        async with courier(bad, good) as made:
+            (verdict,) = await made.hand_over(parcel())
+        assert verdict.host == "mx1.example.com"
+        assert (bad.connections, good.connections, len(bad.messages), len(good.messages)) == (1, 1, 0, 1)
+
+    async def test_a_host_that_may_have_the_message_is_the_only_one_that_gets_it(self) -> None:
+        one, other = Host({"end": ""}), Host()
+        async with courier(one, other) as made:
+            (verdict,) = await made.hand_over(parcel())
+        assert str(verdict.reply).startswith("451 4.4.2 ")
+        assert other.connections == 0
+
+    async def test_a_host_that_says_goodbye_on_a_kept_connection_is_asked_again(self) -> None:
+        class Idle(Host):
+            def reply(self, line: str) -> str:
+                if line.startswith("MAIL") and self.messages and self.connections == 1:
+                    return "421 4.4.2 idle for too long"
+                return super().reply(line)
+
+        host = Idle()
+        async with courier(host) as made:
+            for _ in range(2):
+                assert codes(await made.hand_over(parcel())) == [250]
+        assert host.connections == 2
+
+    async def test_one_that_breaks_off_might_do_better_whatever_the_others_say(self) -> None:
+        async with courier(Host({"MAIL": ""}), Host({"greeting": "554 no mail"})) as made:
+            (verdict,) = await made.hand_over(parcel())
+        assert str(verdict.reply).startswith("451 4.4.2 ")
 
     async def test_where_none_does_the_reason_is_told(self) -> None:
         host = Host()

@@ -1,4 +1,4 @@
-"""SMTP servers that follow a script, in memory, for the tests of the client."""
+"""SMTP servers that follow a script, in memory, and what is said to them, for the tests of the client."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import trio
 
-from asyncnet.smtp.client import SMTPClient
+from asyncnet.smtp.address import MailAddress
+from asyncnet.smtp.client import Outcome, SMTPClient
 from asyncnet.testing import ScriptedPeer, stream_pair
 from asyncnet.transports.address import Address
 
@@ -72,3 +73,36 @@ async def greeted(script: Script, offered: bytes = ALL, **options: Any) -> Async
         await smtp.greet()
         await smtp.hello()
         yield smtp
+
+
+# What is said
+
+ANNA = MailAddress.parse("anna@example.org")
+CARL = "carl@example.net"
+DORA = "dora@example.net"
+
+MAIL = b"MAIL FROM:<anna@example.org>\r\n"
+TO_CARL = b"RCPT TO:<carl@example.net>\r\n"
+TO_DORA = b"RCPT TO:<dora@example.net>\r\n"
+OK = b"250 ok\r\n"
+GO_ON = b"354 go on\r\n"
+PIPELINING = offering("PIPELINING")
+HELLO = b"Subject: hello\r\n\r\nhello\r\n"
+
+
+def replies(outcomes: tuple[Outcome, ...]) -> list[tuple[str, str]]:
+    """What has decided for each recipient: a command, and the reply to it."""
+    return [(outcome.command, str(outcome.reply)) for outcome in outcomes]
+
+
+def ordinary(offered: bytes) -> list[tuple[bytes, bytes]]:
+    """A message to Carl."""
+    if offered == PIPELINING:
+        return [(MAIL + TO_CARL + b"DATA\r\n", OK + OK + GO_ON), (HELLO + b".\r\n", OK)]
+    return [(MAIL, OK), (TO_CARL, OK), (b"DATA\r\n", GO_ON), (HELLO + b".\r\n", OK)]
+
+
+async def pieces_of(data: bytes, size: int = 1) -> AsyncIterator[bytes]:
+    """A content that comes in pieces."""
+    for begin in range(0, len(data), size):
+        yield data[begin : begin + size]

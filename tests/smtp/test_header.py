@@ -22,13 +22,13 @@ PIECES = st.lists(
 ).map(b"".join)
 
 
-def watched(content: bytes, size: int, limit: int = 10_000) -> tuple[bytes, list[bytes]]:
-    """What passes, and the names, when it comes in pieces of `size` bytes."""
+def watched(content: bytes, size: int, limit: int = 10_000) -> tuple[bytes, list[bytes], bool]:
+    """What passes, the names, and whether there is no header, when it comes in pieces of `size` bytes."""
     watch, passed = HeaderWatch(limit), b""
     for begin in range(0, len(content), size):
         piece = content[begin : begin + size]
         passed += piece if watch.is_whole else watch.feed(piece)
-    return passed if watch.is_whole else watch.finish(), watch.names
+    return passed if watch.is_whole else watch.finish(), watch.names, watch.is_missing
 
 
 @pytest.mark.parametrize(
@@ -39,14 +39,29 @@ def watched(content: bytes, size: int, limit: int = 10_000) -> tuple[bytes, list
         (b"A: b\r\n\r\nC: d\r\n", [b"a"]),
         (b"A: b\r\nReceived :x\r\n C: d\r\n\tE: f\r\nG:\r\n\r\nH: i", [b"a", b"received", b"g"]),
         (b"A: b\r\nno field\r\nC: d\r\n", [b"a"]),
-        (b"A: b\r\nC: d", [b"a"]),
+        (b"A: b\r\nC: d", [b"a", b"c"]),
+        (b"A: b", [b"a"]),
         (b"A b: c\r\n", []),
+        (b" A: b\r\nC: d\r\n", []),
         (b"\xc3: d\r\n", []),
     ],
 )
 def test_a_header_ends_at_the_first_line_that_is_no_field(content: bytes, names: list[bytes]) -> None:
     for size in (1, 2, 7, 1000):
-        assert watched(content, size) == (content, names)
+        assert watched(content, size)[:2] == (content, names)
+
+
+@pytest.mark.parametrize(
+    ("content", "is_missing"),
+    [
+        *((b"", False), (b"\r\n", False), (b"\r\nbody", False), (b"A: b\r\n", False), (b"A: b\r\nbody\r\n", False)),
+        *((b"body\r\n", True), (b"body", True), (b" folded\r\n", True), (b"\tx", True), (b"a b: c\r\n\r\n", True)),
+        *((b" folded\r\nA: b\r\n\r\n", True), (b"A: b", False)),
+    ],
+)
+def test_a_content_may_begin_with_its_body(content: bytes, is_missing: bool) -> None:
+    for size in (1, 2, 1000):
+        assert watched(content, size)[2] == is_missing
 
 
 @given(PIECES, st.integers(1, 30))

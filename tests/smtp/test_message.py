@@ -374,6 +374,19 @@ async def test_what_does_not_begin_with_a_header_is_no_message(data: bytes) -> N
             await smtp.send_message(data, sender="a@x.example", recipients=["b@x.example"])
 
 
+async def test_a_header_that_is_no_utf_8_is_encoded_anew_before_smtputf8_is_said() -> None:
+    data = b"From: a@x.example\r\nTo: b@x.example\r\nSubject: gr\xfc\xdfe\r\n\r\nhi\r\n"
+    script = answering(
+        (b"MAIL FROM:<a@x.example>\r\n", OK),
+        (b"RCPT TO:<b@x.example>\r\n", OK),
+        (b"DATA\r\n", b"354 go\r\n"),
+        (serialize(parse_message(data)) + b".\r\n", OK),
+    )
+    async with greeted(script, offering("8BITMIME", "SMTPUTF8")) as smtp:
+        await smtp.send_message(data)
+    assert b"=?unknown-8bit?" in serialize(parse_message(data))
+
+
 async def test_bytes_that_the_server_cannot_take_are_encoded_anew() -> None:
     data = (
         "From: a@x.example\nTo: b@x.example\nSubject: gr\u00fc\u00dfe\nMIME-Version: 1.0\n"

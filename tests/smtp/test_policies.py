@@ -104,6 +104,12 @@ class TestNoOpenRelay:
             await peer.expect("250", "RCPT TO:<@elsewhere.example:anna@example.org>")
         assert recorder.taken[0].recipients == [Recipient(MailAddress("anna", "example.org"))]
 
+    def test_domains_and_targets_are_lists(self) -> None:
+        with pytest.raises(TypeError, match="not one string"):
+            NoOpenRelay("example.org")
+        with pytest.raises(TypeError, match="not one string"):
+            Aliases({"a@example.org": "b@example.org"})
+
 
 class TestRecipients:
     async def test_only_who_is_known_gets_mail(self) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import logging
 import re
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import trio
 from trio.testing import MockClock
 
 from asyncnet.errors import ConfigurationError
+from asyncnet.limits import Timeouts
 from asyncnet.service import Service, serve
 from asyncnet.smtp.address import MailAddress
 from asyncnet.smtp.delivery import Refused, Role
@@ -171,6 +174,23 @@ class TestConversation:
             assert str(await peer.reply()).startswith("421 4.7.0")
             await peer.scripted.expect_end()
 
+    async def test_lines_that_are_too_long_are_errors_too(self, autojump_clock: MockClock) -> None:
+        async with connected(limits=SMTPLimits(line=40, errors=2)) as peer:
+            await peer.scripted.send((b"x" * 50 + b"\r\n") * 4)
+            assert [(await peer.reply()).code for _ in range(4)] == [500, 500, 500, 421]
+            await peer.scripted.expect_end()
+
+    async def test_the_log_tells_what_became_of_a_message(
+        self, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO, logger="asyncnet.smtp")
+        async with connected() as peer:
+            await peer.begin(mail='MAIL FROM:<"a\\ b"@example.org>')
+            await peer.expect("354", "DATA")
+            await peer.raw(CONTENT + b".\r\n")
+        expected = '203.0.113.9:40000: from <"a b"@example.org> to 1 recipients, 26 bytes: 250 2.0.0 queued as 1'
+        assert expected in caplog.text
+
     async def test_errors_in_a_row_end_the_connection(self, autojump_clock: MockClock) -> None:
         async with connected(limits=SMTPLimits(errors=3)) as peer:
             for _ in range(2):
@@ -251,6 +271,22 @@ class TestTime:
             assert str(await busy.reply()).startswith("421 4.3.2")
             await busy.scripted.expect_end()
         assert recorder.ends == [["commit"]]
+
+    async def test_a_delivery_may_take_longer_than_a_connection_may_be_idle(self, autojump_clock: MockClock) -> None:
+        class Slow(Recorder):
+            async def pass_step(self, *names: str) -> None:
+                if "commit" in names:
+                    await trio.sleep(500)
+
+        listener = MemoryListener()
+        async with trio.open_nursery() as nursery:
+            serving = partial(serve, SMTPHandler(Slow()), listener, timeouts=Timeouts(idle=20))
+            nursery.start_soon(serving)
+            peer = Peer(ScriptedPeer(await listener.connect(), timeout=1000))
+            await peer.reply()
+            await peer.expect("250", "EHLO client.example")
+            assert (await peer.send(CONTENT)).code == 250
+            nursery.cancel_scope.cancel()
 
 
 class TestSize:
@@ -431,6 +467,12 @@ class TestChunks:
             assert replies == ["554 5.6.0", "503 5.5.1", "503 5.5.1", "250 2.0.0"]
         assert recorder.ends == [["abort"]]
 
+    async def test_and_not_without_end(self, autojump_clock: MockClock) -> None:
+        async with connected(limits=SMTPLimits(refused_content=5000)) as peer:
+            await peer.scripted.send(b"BDAT 99999999999999999999 LAST\r\n" + b"x" * 6000)
+            assert str(await peer.reply()).startswith("421 4.7.0")
+            await peer.scripted.expect_end()
+
     @pytest.mark.parametrize("argument", ["", " x", " -1", " 5 FIRST", " 5LAST"])
     async def test_a_bdat_that_is_none_ends_the_connection(self, autojump_clock: MockClock, argument: str) -> None:
         async with connected() as peer:
@@ -474,11 +516,14 @@ class TestLMTP:
         assert recorder.ends == [["abort"]]
 
     async def test_a_thousand_replies_find_room(self, autojump_clock: MockClock) -> None:
-        async with connected(role=Role.LMTP, hello="LHLO client.example") as peer:
+        recorder = Recorder(commit=Refused(451, "4.3.0", "long" * 1000))
+        async with connected(recorder, role=Role.LMTP, hello="LHLO client.example") as peer:
             await peer.begin(*(f"a{number}@example.org" for number in range(1000)))
             await peer.expect("354", "DATA")
             await peer.scripted.send(CONTENT + b".\r\n")
-            assert {(await peer.reply()).code for _ in range(1000)} == {250}
+            for _ in range(1000):
+                reply = await peer.reply()
+                assert (reply.code, len(reply.text)) == (451, 406)  # a line has at most 512 (section 4.5.3.1.5)
 
 
 SUBMISSION: dict[str, Any] = {"role": Role.SUBMISSION, "users": Users("anna"), "insecure_auth": True}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import trio
 from hypothesis import HealthCheck, given, settings
@@ -11,6 +13,7 @@ from trio.testing import MockClock
 from asyncnet.errors import RemoteProtocolError
 from asyncnet.limits import Timeouts
 from asyncnet.replies import ReplyParser
+from asyncnet.smtp.content import DataEncoder
 from asyncnet.smtp.declarations import COMMANDS
 from asyncnet.smtp.delivery import Refused, Role
 from asyncnet.smtp.limits import SMTPLimits
@@ -142,6 +145,20 @@ class TestBombs:
             await peer.send(b"A: b\r\n")
         assert recorder.taken[0].content.startswith(b"Received: from friend??10.0.0.1??by?evil ([203.0.113.9])\r\n")
 
+    @pytest.mark.parametrize(
+        "content", [b" (from a.friend by us)\r\n", b"\tx\r\n", b"hello\r\n", b"From a.friend\r\nA: b\r\n"]
+    )
+    async def test_nor_can_what_is_no_header(self, content: bytes, autojump_clock: MockClock) -> None:
+        recorder = Recorder()
+        async with connected(recorder) as peer:
+            await peer.begin()
+            await peer.expect("354", "DATA")
+            assert (await peer.raw(content + b".\r\n")).code == 250
+        header, _, body = recorder.taken[0].content.partition(b"\r\n\r\n")
+        assert header.startswith(b"Received: from client.example")
+        assert header.endswith(b" +0000")
+        assert body == content
+
 
 WORDS = st.sampled_from(
     [
@@ -205,6 +222,38 @@ def test_no_conversation_makes_it_fail(lines: list[bytes], role: Role, refuses: 
 
     trio.run(talk, clock=MockClock(autojump_threshold=0))
     assert all(len(ends) == 1 for ends in recorder.ends)
+
+
+CONTENTS = st.lists(st.sampled_from([b"", b".", b"..", b".a", b"A: b", b" c", b"\xff\0", b"QUIT"]), max_size=20).map(
+    lambda lines: b"".join(line + b"\r\n" for line in lines)
+)
+
+
+@given(CONTENTS, st.lists(st.integers(0, 80), max_size=6).map(sorted), st.integers(1, 80))
+def test_a_content_arrives_as_it_was_sent_however_it_comes(content: bytes, cuts: list[int], size: int) -> None:
+    """By DATA in segments of any size, or by BDAT in any chunks, with the commands around it in the same segments."""
+    places = [0, *(min(cut, len(content)) for cut in cuts), len(content)]
+    chunks = [content[begin:end] for begin, end in itertools.pairwise(places)]
+    encoder = DataEncoder()
+    by_data = b"DATA\r\n" + encoder.feed(content) + encoder.finish()
+    by_bdat = b"".join(b"BDAT %d\r\n%b" % (len(chunk), chunk) for chunk in chunks) + b"BDAT 0 LAST\r\n"
+    envelope = b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.org>\r\n"
+    said = b"EHLO a.example\r\n" + envelope + by_data + envelope + by_bdat + b"QUIT\r\n"
+    recorder = Recorder()
+
+    async def talk() -> None:
+        async with run_handler(SMTPHandler(recorder)) as peer:
+            for begin in range(0, len(said), size):
+                await peer.send(said[begin : begin + size])
+            assert (await peer.expect_until(b"221 2.0.0 Goodbye.\r\n")).count(b"\r\n250 2.0.0 queued as") == 2
+            await peer.expect_end()
+
+    trio.run(talk, clock=MockClock(autojump_threshold=0))
+    assert recorder.ends == [["commit"]] * 2
+    for taken in recorder.taken:
+        trace, _, rest = taken.content.partition(b" +0000\r\n")
+        assert trace.startswith(b"Received: ")
+        assert rest in (content, b"\r\n" + content)  # a body without a header gets the line that separates them
 
 
 MESSAGES = {

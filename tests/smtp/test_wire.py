@@ -288,6 +288,7 @@ class TestRcpt:
             Recipient(ANNA, original="rfc822;a\nb"),
             Recipient(ANNA, original="rfc822 x;a"),
             Recipient(ANNA, original="rfc822;ü"),
+            Recipient(ANNA, original="utf-8;a\nb"),
         ],
     )
     def test_a_recipient_that_cannot_be_said_is_not_sent(self, recipient: Recipient) -> None:
