@@ -23,7 +23,7 @@ from asyncnet.smtp.declarations import Argument
 from asyncnet.smtp.delivery import Refused, Role
 from asyncnet.smtp.extensions import Extensions
 from asyncnet.smtp.incoming import Incoming
-from asyncnet.smtp.session import Phase, Session
+from asyncnet.smtp.session import Session
 from asyncnet.smtp.wire import CommandError, coded, parse_command
 from asyncnet.stream import Stream
 
