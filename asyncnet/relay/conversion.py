@@ -2,6 +2,9 @@
 
 The standard library's parser and generator do it. A signature over the old form does not survive, which RFC 6376
 section 5.3 has warned of; the message does.
+
+That parser takes time that grows with the square of a field's length, and with the lines times the depth of a message;
+and it holds the interpreter meanwhile. So what would take more than some seconds is not given to it.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import base64
 import email
 import email.policy
 import quopri
+import re
 from collections.abc import Iterator
 from contextlib import aclosing
 from email.errors import MessageError
@@ -28,6 +32,18 @@ MOST = 16 << 20
 
 DEEPEST = 50
 """How many parts within parts a message may have."""
+
+_MOST_LINES = 500_000
+_MOST_BOUNDARIES = 10_000
+"""Lines that may be boundaries: each makes a part, with objects of its own."""
+_MOST_CONTAINERS = 100
+"""Words that may make a part hold others."""
+_LONGEST_FIELD = 32 * 1024
+
+_find_containers = re.compile(rb"multipart/|message/", re.IGNORECASE).finditer
+_find_long_field = re.compile(
+    rb"(?:\A|[\r\n])[!-9;-~]{1,100}:(?:[^\r\n]|\r?\n[ \t]|\r[ \t]){%d}" % _LONGEST_FIELD
+).search
 
 THREADS = 2
 """How many messages are converted at a time, in one run of Trio."""
@@ -50,6 +66,7 @@ async def to_seven_bits(parcel: Parcel) -> bytes:
 
 def convert(content: bytes) -> bytes:
     """The same, of the content itself; takes its time. Raises `Inconvertible`."""
+    _check_cost(content)
     try:
         message = email.message_from_bytes(content, policy=_POLICY)
         for part in _parts(message):
@@ -64,6 +81,17 @@ def convert(content: bytes) -> bytes:
     if not converted.isascii():
         raise Inconvertible("bytes above 127 in places where none can stand")
     return converted
+
+
+def _check_cost(content: bytes) -> None:
+    """Raise `Inconvertible` for what takes too long to read."""
+    if (
+        content.count(b"\n") + content.count(b"\r") > 2 * _MOST_LINES
+        or content.count(b"\n--") > _MOST_BOUNDARIES
+        or sum(1 for _ in _find_containers(content)) > _MOST_CONTAINERS
+        or _find_long_field(content)
+    ):
+        raise Inconvertible("too many lines or parts, or fields that are too long")
 
 
 _POLICY = email.policy.compat32.clone(cte_type="7bit", linesep="\r\n", max_line_length=998)
