@@ -6,6 +6,7 @@ import errno
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 import trio
@@ -17,7 +18,7 @@ from asyncnet.relay.retry import RetryPolicy
 from asyncnet.relay.spool import ContentWriter, Spool, new_checksum
 from asyncnet.smtp.address import MailAddress
 from asyncnet.smtp.delivery import Client, Refused
-from asyncnet.smtp.envelope import Envelope, Recipient
+from asyncnet.smtp.envelope import Body, Envelope, Recipient
 
 T = TypeVar("T")
 
@@ -83,6 +84,7 @@ class QueueTransaction:
         self._buffer = bytearray()
         self._file: ContentWriter | None = None
         self._size = 0
+        self._is_ascii = True
         self._checksum = new_checksum()
         self._is_open = True
 
@@ -114,9 +116,14 @@ class QueueTransaction:
             self._file = self._spool.create(self._key)
         pieces = (self._buffer, data)
         for piece in pieces:
-            self._checksum.update(piece)
+            self._look_at(piece)
         self._file.append(pieces)
         self._buffer = bytearray()  # another one: what an error's traceback refers to cannot be resized
+
+    def _look_at(self, piece: bytes | bytearray | memoryview) -> None:
+        """Find out what is to be known of the content."""
+        self._checksum.update(piece)
+        self._is_ascii = self._is_ascii and bytes(piece).isascii()
 
     async def commit(self) -> str:
         """As `smtp.delivery` has it. When it has been cancelled in time, the message is withdrawn and leaves nothing;
@@ -139,7 +146,7 @@ class QueueTransaction:
         if self._file is not None:
             await in_thread(self._finish_file)
         else:
-            self._checksum.update(self._buffer)
+            self._look_at(self._buffer)
         now = self._clock()
         recipients = (
             QueuedRecipient(position, recipient, self._destination_of(recipient.address), next_attempt=now)
@@ -147,7 +154,7 @@ class QueueTransaction:
         )
         message = QueuedMessage(
             key=self._key,
-            envelope=self._envelope,
+            envelope=self._true_envelope(),
             client=self._client,
             arrived=now,
             expires=now + self._retry.expiry,
@@ -156,6 +163,13 @@ class QueueTransaction:
             in_file=self._file is not None,
         )
         return Arrival(message, tuple(recipients), None if self._file is not None else bytes(self._buffer))
+
+    def _true_envelope(self) -> Envelope:
+        """The envelope. Many a client does not say 8BITMIME; the hosts that the message goes to have to be told."""
+        envelope = self._envelope
+        if envelope.body is Body.SEVEN_BIT and not self._is_ascii:
+            return replace(envelope, body=Body.EIGHT_BIT)
+        return envelope
 
     def _finish_file(self) -> None:
         assert self._file is not None

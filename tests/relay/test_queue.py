@@ -19,7 +19,7 @@ from asyncnet.relay.messages import Outcome, State, format_id, parse_id
 from asyncnet.relay.queue import Queue, open_queue
 from asyncnet.smtp.address import MailAddress
 from asyncnet.smtp.delivery import Refused
-from asyncnet.smtp.envelope import Envelope, Recipient
+from asyncnet.smtp.envelope import Body, Envelope, Recipient
 from tests.relay.use import (
     BOB,
     CLIENT,
@@ -62,6 +62,16 @@ class TestComingIn:
             claims = await queue.claim(10)
             assert [claim.message.id for claim in claims] == ids
             assert [await content(queue, claim) for claim in claims] == [b"short", long]
+
+    @pytest.mark.parametrize("size", [10, LONG, 1_000_000])
+    @pytest.mark.parametrize("place", ["first", "last"])
+    async def test_what_has_eight_bits_is_not_believed_to_have_seven(self, queue: Queue, size: int, place: str) -> None:
+        for letter, body in ((b"u", Body.SEVEN_BIT), (b"\xfc", Body.EIGHT_BIT)):
+            data = letter + b"x" * size if place == "first" else b"x" * size + letter
+            await put(queue, data, envelope=Envelope(None))
+            [claim] = await queue.claim(10)
+            assert claim.message.envelope.body is body
+            assert await content(queue, claim) == data
 
     async def test_the_reply_names_the_message(self, queue: Queue) -> None:
         transaction = await queue.start(ENVELOPE, CLIENT)
