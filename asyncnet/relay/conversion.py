@@ -2,6 +2,9 @@
 
 The standard library's parser and generator do it. A signature over the old form does not survive, which RFC 6376
 section 5.3 has warned of; the message does.
+
+That parser takes time that grows with the square of a field's length, and with the lines times the depth of a message;
+and it holds the interpreter meanwhile. So what would take more than some seconds is not given to it.
 """
 
 from __future__ import annotations
@@ -10,12 +13,12 @@ import base64
 import email
 import email.policy
 import quopri
+import re
 from collections.abc import Iterator
 from contextlib import aclosing
 from email.errors import MessageError
 from email.generator import BytesGenerator
 from email.message import Message
-from email.policy import Policy
 from io import BytesIO
 from typing import cast
 
@@ -30,9 +33,17 @@ MOST = 16 << 20
 DEEPEST = 50
 """How many parts within parts a message may have."""
 
-MOST_WORK = 20_000_000
-"""How many lines it may have, times its parts: the parser looks at a line once for each part that it stands in. So many
-take a few seconds."""
+_MOST_LINES = 500_000
+_MOST_BOUNDARIES = 10_000
+"""Lines that may be boundaries: each makes a part, with objects of its own."""
+_MOST_CONTAINERS = 100
+"""Words that may make a part hold others."""
+_LONGEST_FIELD = 32 * 1024
+
+_find_containers = re.compile(rb"multipart/|message/", re.IGNORECASE).finditer
+_find_long_field = re.compile(
+    rb"(?:\A|[\r\n])[!-9;-~]{1,100}:(?:[^\r\n]|\r?\n[ \t]|\r[ \t]){%d}" % _LONGEST_FIELD
+).search
 
 THREADS = 2
 """How many messages are converted at a time, in one run of Trio."""
@@ -55,8 +66,9 @@ async def to_seven_bits(parcel: Parcel) -> bytes:
 
 def convert(content: bytes) -> bytes:
     """The same, of the content itself; takes its time. Raises `Inconvertible`."""
+    _check_cost(content)
     try:
-        message = email.message_from_bytes(content, policy=_POLICY.clone(message_factory=_Parts(content)))
+        message = email.message_from_bytes(content, policy=_POLICY)
         for part in _parts(message):
             _encode(part)
         if message["MIME-Version"] is None:
@@ -71,21 +83,18 @@ def convert(content: bytes) -> bytes:
     return converted
 
 
+def _check_cost(content: bytes) -> None:
+    """Raise `Inconvertible` for what takes too long to read."""
+    if (
+        content.count(b"\n") + content.count(b"\r") > 2 * _MOST_LINES
+        or content.count(b"\n--") > _MOST_BOUNDARIES
+        or sum(1 for _ in _find_containers(content)) > _MOST_CONTAINERS
+        or _find_long_field(content)
+    ):
+        raise Inconvertible("too many lines or parts, or fields that are too long")
+
+
 _POLICY = email.policy.compat32.clone(cte_type="7bit", linesep="\r\n", max_line_length=998)
-
-
-class _Parts:
-    """Makes the parts that the parser finds, as long as they are not too many."""
-
-    def __init__(self, content: bytes) -> None:
-        self._lines = content.count(b"\n")
-        self._count = 0
-
-    def __call__(self, policy: Policy | None = None) -> Message:
-        self._count += 1
-        if self._count * self._lines > MOST_WORK:
-            raise Inconvertible("too many parts for so many lines")
-        return Message(_POLICY if policy is None else policy)
 
 
 def _parts(message: Message, depth: int = 0) -> Iterator[Message]:

@@ -13,7 +13,8 @@ none has to be started, watched and ended.
   had happened. There is no third way: withdrawal is the abort function of a Trio wait, which is called before or after
   the batch was taken, and not in between. Its companions notice nothing of it. A leader is not cancelled while it
   leads.
-- *A request fails.* The transaction is rolled back, and each request is tried alone, so that it takes no other with it.
+- *A request fails.* The transaction is rolled back, and each half of the batch is tried alone, and so on: it takes no
+  other with it.
 - *The disk fails or is full* (OSError): none of them is tried again, as all would fail. Each of them raises.
 """
 
@@ -76,10 +77,12 @@ class Writer(Generic[R]):
                 failures = await trio.to_thread.run_sync(self._write, batch, limiter=self._limiter)
         except BaseException as exc:
             failures = [exc] * len(batch)
-        self._committed([request for request, failure in zip(batch, failures, strict=True) if failure is None])
-        for task, failure in zip(tasks[1:], failures[1:], strict=True):
-            trio.lowlevel.reschedule(task, outcome.Value(False) if failure is None else outcome.Error(failure))
-        self._pass_lead()
+        try:
+            self._committed([request for request, failure in zip(batch, failures, strict=True) if failure is None])
+        finally:
+            for task, failure in zip(tasks[1:], failures[1:], strict=True):
+                trio.lowlevel.reschedule(task, outcome.Value(False) if failure is None else outcome.Error(failure))
+            self._pass_lead()
         if failures[0] is not None:
             raise failures[0]
 
@@ -98,5 +101,6 @@ class Writer(Generic[R]):
                 return [OSError(exc.errno, exc.strerror) for _ in batch]
             if len(batch) == 1:
                 return [exc]
-            return [self._write([request])[0] for request in batch]
+            half = len(batch) // 2
+            return self._write(batch[:half]) + self._write(batch[half:])
         return [None] * len(batch)

@@ -152,7 +152,7 @@ static int file_of(int descriptor) {
     return descriptor >= 0 && descriptor < MOST ? followed[descriptor] : 0;
 }
 
-/* Whether this write is to fail; half of what it was to write is written first, as a full disk has it. */
+/* Whether this write is to fail; each that is not counts. */
 static int is_full(void) {
     if (writes_left < 0)
         return 0;

@@ -73,6 +73,15 @@ class TestFairness:
         clock.now += 300
         assert len(await queue.claim(10)) == 1
 
+    async def test_what_is_given_back_after_all_else_there_was_done_with_is_found(self, queue: Queue) -> None:
+        for name in ("a", "b"):
+            await put(queue, recipients=to(f"{name}@x.example"))
+        first, second = await queue.claim(10)
+        await delivered(queue, second)
+        assert await queue.claim(10) == []
+        queue.release(first)
+        assert await queue.claim(10) == [first]
+
     async def test_what_another_process_makes_due_there_is_found(
         self, queue: Queue, clock: Clock, tmp_path: Path
     ) -> None:
