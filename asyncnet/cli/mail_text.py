@@ -15,7 +15,7 @@ import email.utils
 import html
 import quopri
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.message import Message
@@ -172,7 +172,7 @@ class Part:
     @property
     def file_name(self) -> str:
         """ "" if it has none."""
-        return shown_line(_decode_words(self.parameters.get_filename() or ""))
+        return shown_line(_decode_words(_read(self.parameters.get_filename)))
 
     @property
     def is_text(self) -> bool:
@@ -190,7 +190,15 @@ class Part:
         return self.body
 
     def text(self) -> str:
-        return decode(self.content(), self.parameters.get_content_charset() or "utf-8")
+        return decode(self.content(), _read(self.parameters.get_content_charset) or "utf-8")
+
+
+def _read(parameter: Callable[[], str | None]) -> str:
+    """A parameter as `email` reads it, which raises for some charsets (RFC 2231); "" if there is none."""
+    try:
+        return parameter() or ""
+    except (ValueError, LookupError):  # UnicodeError is one
+        return ""
 
 
 def _padded(rest: bytes) -> bytes:
@@ -216,7 +224,7 @@ def parts_of(content: bytes) -> Iterator[Part]:
         for name in ("Content-Type", "Content-Disposition"):
             if head.raw(name):
                 parameters[name] = head.raw(name).encode("ascii", "replace").decode()
-        boundary = parameters.get_boundary("") if parameters.get_content_maintype() == "multipart" else ""
+        boundary = _read(parameters.get_boundary) if parameters.get_content_maintype() == "multipart" else ""
         if boundary and depth < DEEPEST and seen + len(ahead) < MOST_PARTS:
             found = _divide(body, boundary.encode("ascii", "replace"), MOST_PARTS - seen - len(ahead))
             ahead += [(one, depth + 1) for one in reversed(found)]

@@ -192,6 +192,15 @@ def test_bombs_are_no_work(content: bytes) -> None:
     Heading.parse(content)
 
 
+@pytest.mark.parametrize(
+    "value", [b"*0*=idna''x", b"*0*=\x00''x", b"*=\x00''x", b"*=nowhere''x", b"*" + b"9" * 5000 + b"=x"]
+)
+@pytest.mark.parametrize("parameter", [b"text/plain; name", b"text/plain; charset", b"multipart/mixed; boundary"])
+def test_parameters_that_nobody_can_read_harm_nobody(parameter: bytes, value: bytes) -> None:
+    shown = read_message(b"Subject: hello\r\nContent-Type: " + parameter + value + b"\r\n\r\nx\r\n")
+    assert shown.startswith("Subject: hello\n")
+
+
 WORDS = st.sampled_from(
     [
         b"Content-Type: multipart/mixed; boundary=b\r\n",
