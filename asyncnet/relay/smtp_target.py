@@ -44,6 +44,7 @@ from asyncnet.smtp.client import (
 from asyncnet.smtp.client_content import Source
 from asyncnet.smtp.client_limits import SMTPClientTimeouts
 from asyncnet.smtp.envelope import Body, Envelope, Recipient
+from asyncnet.smtp.extensions import Extensions
 from asyncnet.smtp.wire import coded, split_enhanced
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ class SMTPCourier:
 
     async def _transaction(self, client: SMTPClient, parcel: Parcel) -> tuple[Sequence[Verdict], bool]:
         """Verdicts, and whether the host has decided; if it has not, it has taken nothing."""
-        most = client.extensions.most_recipients or len(parcel.recipients)
+        most = _how_many(client.extensions, parcel.recipients)
         first, others = parcel.recipients[:most], parcel.recipients[most:]
         try:
             verdicts = await self._send(client, replace(parcel, recipients=first))
@@ -291,6 +292,17 @@ def _code_for(error: NoRoute) -> int:
     if error.enhanced == "5.1.10":
         return 556
     return 550 if error.is_permanent else 451
+
+
+def _how_many(offered: Extensions, recipients: Sequence[Recipient]) -> int:
+    """How many of the recipients, from the first on, may be in one transaction: RFC 9422."""
+    most = offered.most_recipients or len(recipients)
+    domains: set[str] = set()
+    for index, recipient in enumerate(recipients[:most]):
+        domains.add(recipient.address.ascii_domain)
+        if offered.most_domains is not None and len(domains) > offered.most_domains:
+            return index
+    return most
 
 
 _TOO_MANY = coded(452, "4.5.3", "The host takes fewer recipients at once.")

@@ -166,6 +166,15 @@ class TestConversations:
         assert codes(verdicts) == [250] * 5
         assert len(host.messages) == 3
 
+    async def test_nor_are_there_more_domains_than_it_takes_at_once(self) -> None:
+        host = Host(extensions=("PIPELINING", "LIMITS RCPTDOMAINMAX=2"))
+        async with courier(host) as made:
+            addresses = ("a@x.example", "b@y.example", "c@X.example", "d@z.example", "e@x.example", "f@y.example")
+            verdicts = await made.hand_over(parcel(*addresses))
+        assert codes(verdicts) == [250] * 6
+        transactions = " ".join(host.said).split("MAIL FROM")[1:]
+        assert [said.count("RCPT TO") for said in transactions] == [3, 2, 1]
+
     async def test_a_host_that_takes_nobody_is_asked_once(self) -> None:
         host = Host({"RCPT": "452 4.5.3 too many recipients"})
         async with courier(host) as made:
