@@ -9,13 +9,13 @@ import argparse
 import re
 from typing import TYPE_CHECKING
 
+from asyncnet.cli.begun_tls import begun_tls
 from asyncnet.cli.log import log_to_file
 from asyncnet.endpoints import parse
 from asyncnet.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from asyncnet.ftp.server import FTPHandler
-    from asyncnet.transports.certificates import ServerTLS
 
 EPILOG = """\
 Where --cert names a certificate, clients begin TLS on tcp:// endpoints when they ask for it (AUTH TLS), and on tls://
@@ -109,7 +109,7 @@ def make_handler(args: argparse.Namespace) -> FTPHandler:
         users=users,
         anonymous=args.anonymous,
         anonymous_writes=args.write,
-        tls=_tls(args),
+        tls=begun_tls(args, "ftp"),
         tls_for_login=args.require_tls is not None,
         tls_for_data=args.require_tls == "all",
         session_required=args.require_session,
@@ -137,12 +137,3 @@ def _check(args: argparse.Namespace) -> None:
     for name in ("require_tls", "require_session"):
         if getattr(args, name) and args.cert is None and not all(parse(text).tls for text in args.endpoints):
             raise ConfigurationError(f"--{name.replace('_', '-')} needs --cert FILE: no client could do as it is told")
-
-
-def _tls(args: argparse.Namespace) -> ServerTLS | None:
-    """What AUTH TLS needs, if it can come to that."""
-    if args.cert is None or all(parse(text).tls for text in args.endpoints):
-        return None
-    from asyncnet.transports.certificates import ServerTLS
-
-    return ServerTLS(args.cert, args.key, client_ca=args.client_ca, alpn=("ftp",))

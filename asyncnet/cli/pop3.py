@@ -9,13 +9,12 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
+from asyncnet.cli.begun_tls import begun_tls
 from asyncnet.cli.options import count
-from asyncnet.endpoints import parse
 from asyncnet.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from asyncnet.pop3.server import POP3Handler
-    from asyncnet.transports.certificates import ServerTLS
 
 EPILOG = """\
 DIR holds a Maildir for each user, under the user's name: it is made at the first login where it is missing. Postfix,
@@ -56,17 +55,8 @@ def make_handler(args: argparse.Namespace) -> POP3Handler:
     return POP3Handler(
         Maildirs(args.mail, create=True),
         UserFile(args.users),
-        tls=_tls(args),
+        tls=begun_tls(args, "pop3"),
         insecure_auth=args.insecure_auth,
         login_delay=args.login_delay,
         **greeting,
     )
-
-
-def _tls(args: argparse.Namespace) -> ServerTLS | None:
-    """What STLS needs, if it can come to that."""
-    if args.cert is None or all(parse(text).tls for text in args.endpoints):
-        return None
-    from asyncnet.transports.certificates import ServerTLS
-
-    return ServerTLS(args.cert, args.key, client_ca=args.client_ca, alpn=("pop3",))

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
+from asyncnet.cli.begun_tls import begun_tls
 from asyncnet.cli.options import duration, network, size
 from asyncnet.endpoints import Endpoint, Scheme, parse
 from asyncnet.errors import ConfigurationError, LocalProtocolError
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from asyncnet.smtp.delivery import Delivery
     from asyncnet.smtp.policies import Rule
     from asyncnet.smtp.server import SMTPHandler
-    from asyncnet.transports.certificates import ServerTLS
 
 EPILOG = """\
 What gets a 250 is on the disk, in the queue in --spool; from there it goes to mailboxes (--local), to the host of
@@ -159,7 +159,7 @@ def make_handler(args: argparse.Namespace) -> SMTPHandler:
         "role": Role(args.role),
         "hostname": args.hostname,
         "users": users,
-        "tls": _tls(args),
+        "tls": begun_tls(args, "smtp"),
         "tls_required": args.require_tls,
         "insecure_auth": args.insecure_auth,
         "limits": SMTPLimits() if args.max_size is None else SMTPLimits(message=args.max_size),
@@ -347,12 +347,3 @@ def _read_aliases(path: str) -> dict[str, list[str]]:
         if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
             raise ConfigurationError(f'--aliases {path}: {name}: write "{name}" = ["anna@example.org"]')
     return found
-
-
-def _tls(args: argparse.Namespace) -> ServerTLS | None:
-    """What STARTTLS needs, if it can come to that."""
-    if args.cert is None or all(parse(text).tls for text in args.endpoints):
-        return None
-    from asyncnet.transports.certificates import ServerTLS
-
-    return ServerTLS(args.cert, args.key, client_ca=args.client_ca, alpn=("smtp",))
