@@ -12,6 +12,7 @@ from __future__ import annotations
 import email.parser
 import email.policy
 import os
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from email.message import EmailMessage
@@ -31,6 +32,14 @@ library's parser pays for each level of nesting at each line."""
 MAX_WORK = 50_000_000
 """Parts times lines: so much of that takes some seconds."""
 
+_LONGEST_TYPE = 16 * 1024
+"""The parser takes time for a Content-Type that grows with the square of its length: some seconds for one of these. All
+of a message together may take as long."""
+
+_find_types = re.compile(
+    rb"(?:\A|[\r\n])content-type:(?:[^\r\n]|\r?\n[ \t]|\r[ \t]){0,%d}" % _LONGEST_TYPE, re.IGNORECASE
+).finditer
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -45,7 +54,10 @@ class Message:
     async def parse(self, *, max_parts: int = MAX_PARTS) -> EmailMessage:
         """The content as the standard library has it, which then holds it in memory; parsed in a thread.
 
-        Raises `RemoteProtocolError` if it has more parts than that, or too many for its lines (`MAX_WORK`).
+        Raises `RemoteProtocolError` if it has more parts than that, or else takes too long to parse. Its other fields
+        are parsed when they are asked for, which takes time as well: seconds for a field of 16 KiB that somebody has
+        made for that. Where they may come from strangers, ask for them in a thread, or let no header be so long
+        (`SMTPLimits.header`).
         """
         content = await self.content.read()
         return await trio.to_thread.run_sync(_parse, content, max_parts, abandon_on_cancel=True)
@@ -53,6 +65,8 @@ class Message:
 
 def _parse(content: bytes, max_parts: int) -> EmailMessage:
     parts, lines = 0, content.count(b"\n")
+    if sum(len(field[0]) ** 2 for field in _find_types(content)) > _LONGEST_TYPE**2:
+        raise RemoteProtocolError("a message with a Content-Type that is too long, or too many of them")
 
     def new_part(policy: email.policy.Policy | None = None) -> EmailMessage:
         nonlocal parts
@@ -64,7 +78,10 @@ def _parse(content: bytes, max_parts: int) -> EmailMessage:
         return EmailMessage(cast(email.policy.EmailPolicy, policy))
 
     policy = email.policy.default.clone(message_factory=new_part)
-    return email.parser.BytesParser(policy=policy).parsebytes(content)
+    try:
+        return email.parser.BytesParser(policy=policy).parsebytes(content)
+    except RecursionError as exc:
+        raise RemoteProtocolError("a message with brackets in brackets in brackets") from exc
 
 
 OnMessage: TypeAlias = Callable[[Message], Awaitable[str | None]]

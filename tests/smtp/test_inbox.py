@@ -118,6 +118,40 @@ async def test_nor_is_one_of_fewer_parts_and_many_lines() -> None:
     assert failures
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'content-TYPE: "' + b'"' * 20_000 + b"\r\n\r\nx\r\n",
+        b"Content-Type: text/plain;" + b"\r\n ;;;;;;;;" * 2_000 + b"\r\n\r\nx\r\n",
+        MULTIPART % (0, 0) + (b"\r\n--b0\r\nContent-Type: " + b'"' * 8_000 + b"\r\n\r\nx") * 5 + b"\r\n",
+        b"Content-Type: " + b"(" * 8_000 + b"\r\n\r\nx\r\n",
+    ],
+)
+async def test_nor_is_one_whose_fields_take_long(content: bytes) -> None:
+    failures = []
+
+    async def on_message(message: Message) -> None:
+        with pytest.raises(RemoteProtocolError):
+            await message.parse()
+        failures.append(message)
+
+    async with connected(Inbox(on_message)) as peer:
+        assert (await peer.send(content)).code == 250
+    assert failures
+
+
+async def test_many_parts_with_types_of_an_ordinary_length_are_parsed() -> None:
+    found = []
+
+    async def on_message(message: Message) -> None:
+        found.append(await message.parse())
+
+    part = b"\r\n--b0\r\nContent-Type: application/octet-stream; name=" + b"x" * 200 + b"\r\n\r\nx"
+    async with connected(Inbox(on_message)) as peer:
+        assert (await peer.send(MULTIPART % (0, 0) + part * 190 + b"\r\n--b0--\r\n")).code == 250
+    assert len(list(found[0].iter_parts())) >= 190
+
+
 @pytest.mark.parametrize("memory", [0, 5, 100])
 async def test_a_spool_gives_back_what_was_written(memory: int) -> None:
     spool = Spool(memory=memory)
