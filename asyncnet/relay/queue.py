@@ -215,7 +215,7 @@ class Queue:
             now = self.clock()
             self._changed = trio.Event()
             farthest = now + self.retry.longest
-            self._schedule.begin_look()
+            self._schedule.begin_look(now)
             request = Claiming(self._schedule, now, farthest, limit, per_destination, self.limits.recipients)
             await self._writer.submit(request)
             return request.found
