@@ -181,6 +181,8 @@ def _explained(error: sqlite3.Error | DBAPIError, path: str) -> ConfigurationErr
     if getattr(cause, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         advice = "it was left as it is: move it away for the relay to start anew, or restore a copy"
         return ConfigurationError(f"{path}: no database, or a damaged one ({cause}); {advice}")
+    if getattr(cause, "sqlite_errorcode", 0) in _NO_ROOM:
+        return ConfigurationError(f"{path}: there is no room on the disk, or it fails ({cause})")
     return ConfigurationError(f"{path}: the database cannot be used: {cause}")
 
 

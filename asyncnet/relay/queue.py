@@ -176,7 +176,9 @@ class Queue:
         now = trio.current_time()
         if now >= self._looked_at_free + WATCH_EVERY:
             self._looked_at_free = now  # others need not look, too
-            self._free = await in_thread(self._spool.free_space)
+            before, self._free = self._free, await in_thread(self._spool.free_space)
+            if self._free < self.limits.reserve <= before:
+                logger.error("%s: no mail is taken: %d bytes are free there", self._spool.folder, self._free)
         if self._free - (envelope.size or 0) < self.limits.reserve:
             raise no_room()
         return self._begin(envelope, client)
@@ -215,7 +217,7 @@ class Queue:
             now = self.clock()
             self._changed = trio.Event()
             farthest = now + self.retry.longest
-            self._schedule.begin_look()
+            self._schedule.begin_look(now)
             request = Claiming(self._schedule, now, farthest, limit, per_destination, self.limits.recipients)
             await self._writer.submit(request)
             return request.found

@@ -39,9 +39,11 @@ class Schedule:
         """When there will be something to find where all has been claimed."""
         return min(self._drained.values(), default=math.inf)
 
-    def begin_look(self) -> None:
+    def begin_look(self, now: float) -> None:
         """Somebody is about to look for what is due. One at a time."""
         self._changed.clear()
+        # Where a time has come the look finds out anew: left as it was, it would say for ever that there is something.
+        self._drained = {name: until for name, until in self._drained.items() if until > now}
 
     def end_look(self, claims: Iterable[Claim], drained: Mapping[str, float]) -> None:
         """These were found and are claimed, and then there was no more at those destinations until that time."""

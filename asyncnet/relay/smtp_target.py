@@ -61,6 +61,9 @@ PER_CONNECTION = 100
 MOST_HOSTS = 10
 """How many addresses are tried for one attempt, so that a long list of dead ones does not hold a worker for an hour."""
 
+MOST_SAID = 1000
+"""How many characters of a host's reply are kept."""
+
 _NO_MAIL = frozenset({521, 554, 556})
 """How a host says that it takes no mail at all: RFC 5321 section 3.1, RFC 7504."""
 
@@ -283,8 +286,19 @@ class SMTPCourier:
             reply = coded(451, "4.4.2", "The connection broke before the host had said whether it takes the message.")
             return Verdict(reply)
         if outcome.reply.is_permanent_failure and isinstance(outcome.error, TransientReplyError):
-            return Verdict(coded(452, "4.5.3", f"The host takes no more recipients: {outcome.reply}"))
-        return Verdict(outcome.reply, self._host, tells_success=tells_success)
+            return Verdict(coded(452, "4.5.3", f"The host takes no more recipients: {_shortened(outcome.reply)}"))
+        return Verdict(_shortened(outcome.reply), self._host, tells_success=tells_success)
+
+
+def _shortened(reply: Reply) -> Reply:
+    """A reply as it is noted, logged and reported, for each recipient: a host could say 64 KiB to each."""
+    lines, left = [], MOST_SAID
+    for line in reply.lines:
+        lines.append(line[:left])
+        left -= len(line)
+        if left <= 0:
+            break
+    return Reply(reply.code, tuple(lines))
 
 
 def _code_for(error: NoRoute) -> int:
@@ -329,7 +343,7 @@ def _unreachable(failures: Sequence[tuple[Door, BaseException]]) -> Unreachable:
     door, exc = failures[-1]
     if all(isinstance(each, PermanentReplyError) and _takes_no_mail(each) for _, each in failures):
         assert isinstance(exc, ReplyError), "all of them are"
-        return Unreachable(exc.reply, door.url.host)
+        return Unreachable(_shortened(exc.reply), door.url.host)
     if isinstance(exc, ReplyError):
         return Unreachable(coded(451, "4.4.1", f"The host does not want to talk: {exc}"))
     if isinstance(exc, NotSupported):

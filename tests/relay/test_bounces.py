@@ -228,3 +228,9 @@ def test_no_words_break_a_report(text: str, host: str, content: bytes) -> None:
     made = report(Fate(CARL, Action.FAILED, "5.0.0", text, host), content=content)
     status = list(parsed(made).iter_parts())[1]
     assert len(status.get_payload()) == 2
+
+
+def test_a_message_that_had_no_lines_comes_back_in_lines() -> None:
+    """As `report` checks."""
+    made = report(FAILED, envelope=Envelope(ANNA, Body.BINARY), content=b"Subject: a\rb\nX: c\n\r\nd")
+    assert b"Subject: a\r\nb\r\nX: c\r\n" in made.content

@@ -185,11 +185,8 @@ class TestWaiting:
             database.close()
         assert len(await queue.claim(10)) == 1
 
-    async def test_a_queue_in_which_nothing_happens_ends_no_wait(self, queue: Queue) -> None:
-        await put(queue)
-        [claim] = await queue.claim(10)
-        await deferred(queue, claim)
-        assert await queue.claim(10) == []
+    async def waits(self, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> bool:
+        """Whether `wait` looks ten times, and goes on waiting."""
         looked = 0
         submit = queue._writer.submit
 
@@ -197,15 +194,34 @@ class TestWaiting:
             nonlocal looked
             looked += 1
             if looked == 10:
-                nursery.cancel_scope.cancel()
+                scope.cancel()
             await submit(request)  # type: ignore[arg-type]
 
-        queue._writer.submit = counted  # type: ignore[method-assign]
-        ended = False
-        async with trio.open_nursery() as nursery:
+        with monkeypatch.context() as counting, trio.CancelScope() as scope:
+            counting.setattr(queue._writer, "submit", counted)
             await queue.wait()
-            ended = True
-        assert not ended
+        return looked == 10
+
+    async def test_a_queue_in_which_nothing_happens_ends_no_wait(
+        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await put(queue)
+        [claim] = await queue.claim(10)
+        await deferred(queue, claim)
+        assert await queue.claim(10) == []
+        assert await self.waits(queue, monkeypatch)
+
+    async def test_nor_does_a_destination_that_has_its_share_and_more_that_is_due(
+        self, queue: Queue, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await put(queue)
+        [claim] = await queue.claim(10, per_destination=1)
+        await deferred(queue, claim)
+        await put(queue)
+        assert len(await queue.claim(10, per_destination=1)) == 1
+        clock.now += 300
+        assert await queue.claim(10, per_destination=1) == []
+        assert await self.waits(queue, monkeypatch)
 
 
 def explained(database: sqlite3.Connection, statement: object) -> str:

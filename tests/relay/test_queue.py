@@ -131,7 +131,11 @@ class TestComingIn:
             await transaction.commit()
 
     async def test_below_the_reserve_no_message_is_begun(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mock_clock: trio.testing.MockClock
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        mock_clock: trio.testing.MockClock,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         limits = QueueLimits(reserve=1000)
         async with open_queue(tmp_path, limits=limits) as queue:
@@ -144,6 +148,7 @@ class TestComingIn:
             mock_clock.jump(queue_module.WATCH_EVERY)
             with pytest.raises(Refused, match=r"452 4\.3\.1"):
                 await queue.start(Envelope(None), CLIENT)
+            assert "no mail is taken: 999 bytes are free there" in caplog.text
             free = 1000
             mock_clock.jump(queue_module.WATCH_EVERY)
             await (await queue.start(Envelope(None), CLIENT)).abort()

@@ -175,6 +175,13 @@ class TestConversations:
         transactions = " ".join(host.said).split("MAIL FROM")[1:]
         assert [said.count("RCPT TO") for said in transactions] == [3, 2, 1]
 
+    async def test_of_what_a_host_says_a_part_is_kept(self) -> None:
+        long = "\r\n".join([*(f"550-5.1.1 {'x' * 500}" for _ in range(99)), "550 5.1.1 end"])
+        async with courier(Host({"RCPT": long})) as made:
+            (verdict,) = await made.hand_over(parcel())
+        assert len(str(verdict.reply)) < 1100
+        assert str(verdict.reply).startswith("550 5.1.1 xxx")
+
     async def test_a_host_that_takes_nobody_is_asked_once(self) -> None:
         host = Host({"RCPT": "452 4.5.3 too many recipients"})
         async with courier(host) as made:
