@@ -131,7 +131,7 @@ class Heading:
     def parse(cls, content: bytes) -> Heading:
         """That of a message, or of its top."""
         head = Head(_split(content)[0])
-        name, address = email.utils.parseaddr(head.raw("From"))  # decoded, a name might look like an address
+        name, address = _mailbox(head.raw("From"))  # decoded, a name might look like an address
         sender = _decode_words(name) or (address if "@" in address else _decode_words(head.raw("From")))
         return cls(shown_line(sender), head.text("Subject"), _date(head.raw("Date")))
 
@@ -142,6 +142,14 @@ class Heading:
     def as_json(self) -> dict[str, str]:
         date = {} if self.date is None else {"date": f"{self.date:%Y-%m-%dT%H:%M:%SZ}"}
         return {"from": self.sender, "subject": self.subject, **date}
+
+
+def _mailbox(value: str) -> tuple[str, str]:
+    """Name and address; both "" where there is none."""
+    try:
+        return email.utils.parseaddr(value)
+    except RecursionError:  # comments within comments
+        return "", ""
 
 
 def _cut(text: str, length: int) -> str:

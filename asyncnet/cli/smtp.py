@@ -229,7 +229,9 @@ def _relay(args: argparse.Namespace, local: dict[str, Mailboxes]) -> Relay:
 
 
 def _hostname(args: argparse.Namespace) -> str:
-    return args.hostname or os.uname().nodename
+    from asyncnet.smtp.server import own_hostname
+
+    return own_hostname(args.hostname)
 
 
 def _routes(args: argparse.Namespace, local: dict[str, Mailboxes]) -> Routes:

@@ -40,6 +40,7 @@ from typing import Self
 import trio
 from trio.lowlevel import ParkingLot
 
+from asyncnet.errors import ConfigurationError
 from asyncnet.limits import check_sizes, check_times
 from asyncnet.relay.limits import QueueLimits
 from asyncnet.relay.messages import Claim, DamagedContent, Gone, QueuedRecipient
@@ -48,6 +49,7 @@ from asyncnet.relay.reporter import Reporter
 from asyncnet.relay.retry import RetryPolicy
 from asyncnet.relay.routes import Routes
 from asyncnet.relay.targets import Courier, Parcel, Unreachable, Verdict
+from asyncnet.smtp.address import ascii_domain, parse_domain
 from asyncnet.smtp.delivery import Client, Refused, Transaction
 from asyncnet.smtp.envelope import Envelope
 from asyncnet.smtp.wire import coded
@@ -141,7 +143,7 @@ class Relay:
     It is a `smtp.delivery.Delivery`, and works within `async with`, once. What is being handed over at the end of the
     block has `RelayTimes.end` to come to its end; the rest is there for the next relay.
 
-    Entering it raises what `open_queue` raises.
+    Raises ConfigurationError for a `host` that is no name; entering it raises what `open_queue` raises.
     """
 
     def __init__(
@@ -161,7 +163,10 @@ class Relay:
             open_queue, spool, retry=retry, limits=queue_limits, destination_of=routes.destination_of, clock=clock
         )
         self._routes = routes
-        self._host = host
+        try:
+            self._host = ascii_domain(parse_domain(host))
+        except ValueError as exc:  # reports would say so when the first is made
+            raise ConfigurationError(f"a relay's host is a domain, or an address in brackets, not {host!r}") from exc
         self._limits = limits
         self._times = times
         self._lanes: dict[str, _Lane] = {}

@@ -22,7 +22,7 @@ from typing import Any
 from asyncnet.errors import LocalProtocolError
 from asyncnet.smtp.address import MailAddress, ascii_domain, parse_domain
 
-_DAMAGED = (ValueError, LookupError, AttributeError, TypeError, MessageError)
+_DAMAGED = (ValueError, LookupError, AttributeError, TypeError, RecursionError, MessageError)
 """What `email` raises for headers and bodies that are damaged."""
 
 _ADDRESS_HEADERS = ("From", "Sender", "Reply-To", "To", "Cc")
@@ -114,7 +114,7 @@ def _prefix(message: EmailMessage) -> str:
 
 
 def _addresses(message: EmailMessage, name: str) -> list[MailAddress]:
-    return [_parse(spec, name) for value in _values(message, name) for spec in _specs(value)]
+    return [_parse(spec, name) for value in _values(message, name) for spec in _specs(value, name)]
 
 
 def _values(message: EmailMessage, name: str) -> list[object]:
@@ -125,11 +125,14 @@ def _values(message: EmailMessage, name: str) -> list[object]:
         raise LocalProtocolError(f"{name} cannot be read: {exc}") from exc
 
 
-def _specs(value: object) -> Iterator[str]:
+def _specs(value: object, name: str) -> Iterator[str]:
     if isinstance(value, AddressHeader):
         yield from (address.addr_spec for address in value.addresses)
-    else:
+        return
+    try:
         yield from (spec for _, spec in getaddresses([str(value)]))
+    except RecursionError as exc:  # comments within comments
+        raise LocalProtocolError(f"{name} cannot be read: {exc}") from exc
 
 
 def _parse(spec: str, name: str) -> MailAddress:
@@ -146,7 +149,7 @@ def needs_international(message: EmailMessage, envelope: Iterable[MailAddress]) 
     """
     if any(not address.local.isascii() for address in envelope):
         return True
-    specs = (spec for name in _ADDRESS_HEADERS for value in _both(message, name) for spec in _specs(value))
+    specs = (spec for name in _ADDRESS_HEADERS for value in _both(message, name) for spec in _specs(value, name))
     return any(not spec.rpartition("@")[0].isascii() for spec in specs)
 
 

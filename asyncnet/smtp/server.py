@@ -73,7 +73,7 @@ class SMTPHandler:
         self.role = role
         if role is Role.LMTP:
             self.name, self.url_schemes = "lmtp", ("lmtp", "lmtps")
-        self.hostname = _hostname(hostname)
+        self.hostname = own_hostname(hostname)
         self.users = users
         self.login_required = (
             role is Role.SUBMISSION and users is not None if login_required is None else login_required
@@ -97,8 +97,9 @@ class SMTPHandler:
         await Conversation(self, Stream.of(stream)).run()
 
 
-def _hostname(name: str | None) -> str:
-    """A domain or an address literal, in A-labels. Raises ConfigurationError for what is neither."""
+def own_hostname(name: str | None) -> str:
+    """What a server calls itself: a domain or an address literal, in A-labels; None: what the machine is called, if
+    that is one. Raises ConfigurationError for what is neither."""
     try:
         return ascii_domain(parse_domain(os.uname().nodename if name is None else name))
     except ValueError as exc:

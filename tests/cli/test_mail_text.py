@@ -182,6 +182,7 @@ def test_parts_beside_each_other_have_an_end() -> None:
         b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--" * 2_000_000,
         b"\r\n" + b"\r" * 3_000_000,
         b"\n" * 1_000_000,
+        b"From: " + b"(" * 1_000_000 + b"\r\n\r\nx",
         b"Content-Transfer-Encoding: base64\r\n\r\n" + b"=" * 3_000_000,
         b"Content-Transfer-Encoding: quoted-printable\r\n\r\n" + b"=" * 3_000_000,
     ],

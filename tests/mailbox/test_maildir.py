@@ -566,8 +566,8 @@ STEPS = st.tuples(
 )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(STEPS, max_size=25))
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])  # each step syncs a disk
+@given(st.lists(STEPS, max_size=15))
 def test_whatever_others_do_meanwhile_messages_stay_what_they_are(path: Path, steps: list[tuple[str, int]]) -> None:
     async def follow() -> None:
         box, others = Maildir(path), Others(path)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from asyncnet.errors import ConfigurationError
 from asyncnet.mailbox.memory import MemoryMailboxes
 from asyncnet.relay.admin import open_admin
 from asyncnet.relay.queue import Queue, open_queue
@@ -137,6 +138,12 @@ async def relayed(
     routes = Hosts(**hosts)
     async with Relay(folder, routes, host="mail.example.net", limits=limits, times=times, clock=Clock()) as relay:
         yield Relayed(relay.queue, routes, folder)
+
+
+@pytest.mark.parametrize("host", ["", "no name", "example..org", "☃ .example"])
+def test_a_relay_without_a_name_that_reports_could_give_is_refused(tmp_path: Path, host: str) -> None:
+    with pytest.raises(ConfigurationError, match="host"):
+        Relay(tmp_path, Hosts(), host=host)
 
 
 class TestDelivery:

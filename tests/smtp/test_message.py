@@ -407,3 +407,10 @@ async def test_bytes_that_the_server_cannot_take_are_encoded_anew() -> None:
     assert got.isascii()
     back = parse_message(got.removesuffix(b".\r\n"))
     assert (back["Subject"], back.get_content().split()) == ("gr\u00fc\u00dfe", ["gr\u00fc\u00dfe"])
+
+
+@pytest.mark.parametrize("policy", [email.policy.default, email.policy.compat32])
+def test_comments_within_comments_are_no_address(policy: email.policy.Policy[EmailMessage]) -> None:
+    message = email.message_from_bytes(b"From: a@x.example\r\nTo: " + b"(" * 5000 + b"\r\n\r\n", policy=policy)
+    with pytest.raises(LocalProtocolError, match="To cannot be read"):
+        recipients_of(message)

@@ -564,6 +564,16 @@ class TestSubmission:
         assert re.findall(rb"(?m)^([A-Za-z-]+):", front) == [b"Received", *added]
         assert b"with ESMTPA id" in front
 
+    @pytest.mark.parametrize("content", [b"how are you?", b" by nobody\r\nA: b", b"\t"])
+    async def test_what_begins_with_its_body_does_not_become_a_part_of_our_fields(
+        self, autojump_clock: MockClock, content: bytes
+    ) -> None:
+        recorder = Recorder()
+        async with connected(recorder) as peer:
+            await peer.send(content)
+        header, _, body = recorder.taken[0].content.partition(b"\r\n\r\n")
+        assert (header.count(b"Received:"), body) == (1, content + b"\r\n")
+
     async def test_others_are_left_as_they_are(self, autojump_clock: MockClock) -> None:
         recorder = Recorder()
         async with connected(recorder) as peer:
