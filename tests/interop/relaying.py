@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mailbox
 import smtplib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email import message_from_string
@@ -43,6 +43,8 @@ class Relay:
     spool: Path
     box: Path
     """Anna's Maildir."""
+    kill: Callable[[], object]
+    """Sends it SIGKILL."""
 
     def send(
         self, recipients: Sequence[str], content: bytes, options: Sequence[str] = (), wishes: Sequence[str] = ()
@@ -87,13 +89,16 @@ def relaying(folder: Path, *options: object, host: str = "127.0.0.1", port: int 
     box.mkdir(parents=True, exist_ok=True)
     fixed = ("--spool", folder / "spool", "--local", f"example.org={folder}/mail", "--trust", host)
     with serving("smtp", f"tcp://{host}:{port}", *fixed, "--hostname", "relay.example.org", *options) as service:
-        yield Relay(host, service.ports[0], folder / "spool", box)
+        yield Relay(host, service.ports[0], folder / "spool", box, service.process.kill)
 
 
 def fates(report: Message) -> dict[str, dict[str, str]]:
     """The fields of RFC 3464 in a report for each recipient, by the recipient's address."""
     assert report.get_content_type() == "multipart/report"
-    status = report.get_payload()[1]
+    parts = report.get_payload()
+    assert isinstance(parts, list)
+    status = parts[1]
+    assert isinstance(status, Message)
     assert status.get_content_type() in ("message/delivery-status", "message/global-delivery-status")
     _, *groups = status.as_bytes().decode().partition("\n\n")[2].strip().split("\n\n")
     found = [{name: str(value) for name, value in message_from_string(group).items()} for group in groups]
