@@ -60,14 +60,14 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def running(command: list[str], port: int, folder: Path) -> Iterator[None]:
+def running(command: list[str], port: int, folder: Path, host: str = "127.0.0.1") -> Iterator[None]:
     """A server's process, from when it answers at `port` on."""
     with (folder / f"log-{port}").open("wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder)
     try:
         for _ in range(200):
             try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                socket.create_connection((host, port), timeout=1).close()
                 break
             except OSError:
                 assert process.poll() is None, (folder / f"log-{port}").read_text(errors="replace")

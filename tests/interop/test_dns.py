@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
-import subprocess
 from collections.abc import Iterator
 from ipaddress import ip_address
 
@@ -13,6 +11,7 @@ import trio
 
 from asyncnet.relay.dns import DNSResolver
 from asyncnet.relay.routing import DNSFailure, Exchanger, Host, NoRoute, NoSuchName, Router
+from tests.interop.network import dnsmasq
 
 pytest.importorskip("dns", reason="dnspython is not installed")
 
@@ -30,33 +29,11 @@ RECORDS = (
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    if shutil.which("dnsmasq") is None:
-        pytest.skip("dnsmasq is not installed")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
         free = int(probe.getsockname()[1])
-    options = [
-        "--keep-in-foreground",
-        "--conf-file=/dev/null",
-        "--no-resolv",
-        "--no-hosts",
-        "--no-poll",
-        "--local=/test/",
-    ]
-    listen = ["--listen-address=127.0.0.1", "--bind-interfaces", f"--port={free}", "--pid-file=", "--log-facility=-"]
-    server = subprocess.Popen(["dnsmasq", *options, *listen, *RECORDS], stderr=subprocess.PIPE)
-    try:
-        assert server.stderr is not None
-        for line in server.stderr:
-            if b"started" in line:
-                break
-        else:
-            pytest.fail("dnsmasq has not started")
+    with dnsmasq(RECORDS, "127.0.0.1", free):
         yield free
-    finally:
-        server.terminate()
-        server.wait(10)
-        server.stderr.close()
 
 
 @pytest.fixture
