@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.asyncnet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format bench clean
+.PHONY: help setup run test faults check format bench clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ run: $(STAMP)  ## run every service on loopback, until Ctrl-C
 
 test: $(STAMP)  ## run the tests
 	@$(BIN)/python -m pytest -n auto --quiet
+
+faults: $(STAMP)  ## run the tests of faults at full length: a hundred kills, a crash at every step; takes minutes
+	@ASYNCNET_FAULTS=all $(BIN)/python -m pytest -n auto --quiet tests/faults
 
 check: $(STAMP)  ## lint, formatting, types, and the rules between the rooms
 	@$(BIN)/ruff check .
