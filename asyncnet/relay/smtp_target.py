@@ -60,6 +60,9 @@ PER_CONNECTION = 100
 MOST_HOSTS = 10
 """How many addresses are tried for one attempt, so that a long list of dead ones does not hold a worker for an hour."""
 
+CONNECTING = 600.0
+"""How long, in seconds, hosts are tried one after the other for one attempt: each may keep us waiting for minutes."""
+
 MOST_SAID = 1000
 """How many characters of a host's reply are kept."""
 
@@ -162,8 +165,9 @@ class SMTPCourier:
     async def _connect(self, doors: list[Door]) -> SMTPClient:
         """A new connection to the first that takes one; it and those before it leave `doors`. Raises `Unreachable`."""
         await self.aclose()
-        failures = []
-        while doors:
+        failures: list[tuple[Door, BaseException]] = []
+        until = trio.current_time() + CONNECTING
+        while doors and (not failures or trio.current_time() < until):
             door = doors.pop(0)
             try:
                 client = await self._stack.enter_async_context(self._connection(door))

@@ -405,6 +405,21 @@ class TestHostsThatAreDown:
             assert len(up.parcels) == 9
             assert len(hangs.parcels) == 2
 
+    async def test_many_that_hang_keep_no_mailbox_from_its_mail(self, tmp_path: Path) -> None:
+        async def behaviour(parcel: Parcel) -> Sequence[Verdict]:
+            await trio.sleep_forever()
+            raise AssertionError
+
+        hang = {f"x{number}": Host(behaviour) for number in range(9)}
+        limits, times = RelayLimits(deliveries=5, elsewhere=3), RelayTimes(end=0.001)
+        async with relayed(tmp_path, limits, times, **hang) as relay:
+            for name in hang:
+                await put(relay.queue, MESSAGE, to(f"a@{name}.example"), ANNA)
+            for _ in range(7):
+                await put(relay.queue, MESSAGE, to("anna@example.org"), ANNA)
+            await relay.until(lambda states: len(states) == 9)
+            assert sum(host.at_once for host in hang.values()) == 3
+
     async def test_no_more_are_at_work_than_may_be(self, tmp_path: Path) -> None:
         go_on = trio.Event()
 

@@ -334,6 +334,15 @@ class TestDoors:
             (verdict,) = await made.hand_over(parcel())
         assert str(verdict.reply).startswith("451 4.4.2 ")
 
+    async def test_where_they_take_too_long_the_others_are_left_for_another_time(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("asyncnet.relay.smtp_target.CONNECTING", 0)
+        full, good = Host({"greeting": "421 4.3.2 full"}), Host()
+        async with courier(full, good) as made:
+            assert (await refused(made)).reply.is_transient_failure
+        assert (full.connections, good.connections) == (1, 0)
+
     async def test_where_none_does_the_reason_is_told(self) -> None:
         host = Host()
         async with running(host):
