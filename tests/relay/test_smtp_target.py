@@ -287,6 +287,21 @@ class TestBreaks:
             host.replies.clear()
             assert codes(await made.hand_over(parcel())) == [250]
 
+    async def test_what_takes_too_long_as_a_whole_is_broken_off(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("asyncnet.relay.smtp_target.LONGEST", 0)
+        host = Host()
+        async with courier(host) as made:
+            (verdict,) = await made.hand_over(parcel())
+        assert str(verdict.reply) == "451 4.4.2 The conversation with the host broke off: it took too long"
+        assert host.messages == []
+
+    async def test_more_transactions_than_there_is_time_for_wait(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("asyncnet.relay.smtp_target.PATIENCE", 0)
+        host = Host(extensions=("PIPELINING", "LIMITS RCPTMAX=1"))
+        async with courier(host) as made:
+            verdicts = await made.hand_over(parcel("a@x.example", "b@x.example", "c@x.example"))
+        assert codes(verdicts) == [250, 452, 452]
+
     async def test_a_host_that_says_no_to_the_content_is_heard(self) -> None:
         host = Host({"end": "554 5.7.1 spam"})
         async with courier(host) as made:
@@ -337,7 +352,7 @@ class TestDoors:
     async def test_where_they_take_too_long_the_others_are_left_for_another_time(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("asyncnet.relay.smtp_target.CONNECTING", 0)
+        monkeypatch.setattr("asyncnet.relay.smtp_target.PATIENCE", 0)
         full, good = Host({"greeting": "421 4.3.2 full"}), Host()
         async with courier(full, good) as made:
             assert (await refused(made)).reply.is_transient_failure
