@@ -206,6 +206,16 @@ class TestFailures:
         assert "Subject: hello" in text
         assert "how are you" not in text
 
+    async def test_an_address_that_turns_the_line_around_does_not_in_the_log(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO", "asyncnet.relay")
+        async with relayed(tmp_path, one=Host(saying(Verdict(OK)))) as relay:
+            await put(relay.queue, MESSAGE, to("\u202ea@one.example", "\u202e@example.org"), ANNA)
+            await relay.until_empty()
+        assert "delivered for <\\u202ea@one.example>" in caplog.text
+        assert "\u202e" not in caplog.text
+
     async def test_what_cannot_be_returned_is_gone(self, tmp_path: Path) -> None:
         async with relayed(tmp_path, one=Host(saying(Verdict(NEVER)))) as relay:
             await put(relay.queue, MESSAGE, to("a@one.example"), Envelope(None))
