@@ -307,7 +307,7 @@ class Relay:
                     logger.error("%s: what became of it cannot be noted: %s", claim.message.id, exc)
                     await trio.sleep(self._times.again)
                 except (DamagedContent, Gone):
-                    raise
+                    note = reporter.note_only  # the queue has said so; who has the message is crossed off all the same
                 except Exception:
                     logger.exception("%s: what became of it cannot be reported", claim.message.id)
                     if note == reporter.note_only:

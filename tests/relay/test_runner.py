@@ -258,6 +258,21 @@ class TestFailures:
         assert "Status: 4.4.7" in bounce.as_string()
         assert "451 4.3.0 later" in bounce.as_string()
 
+    async def test_who_has_a_message_is_crossed_off_though_it_cannot_be_returned_to_its_sender(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def behaviour(parcel: Parcel) -> Sequence[Verdict]:
+            await trio.lowlevel.checkpoint()
+            for path in (tmp_path / "content").iterdir():
+                path.write_bytes(b"damaged")
+            return [Verdict(OK), Verdict(NEVER)]
+
+        async with relayed(tmp_path, one=Host(behaviour)) as relay:
+            await put(relay.queue, MESSAGE + b"x" * LONG, to("a@one.example", "b@one.example"), ANNA)
+            await relay.until(lambda states: states == ["a@one.example delivered 1", "b@one.example pending 1"])
+            assert await relay.reports() == []
+        assert "was set aside: its content file has changed" in caplog.text
+
     async def test_a_mistake_of_ours_puts_one_message_off(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
