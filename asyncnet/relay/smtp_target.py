@@ -26,6 +26,7 @@ import trio
 
 from asyncnet.errors import AsyncnetError, LocalProtocolError
 from asyncnet.relay.conversion import Inconvertible, to_seven_bits
+from asyncnet.relay.messages import DamagedContent, Gone
 from asyncnet.relay.routing import NoRoute, Router
 from asyncnet.relay.targets import Parcel, Unreachable, Verdict
 from asyncnet.replies import Reply
@@ -204,7 +205,7 @@ class SMTPCourier:
         while left := [index for index in range(len(parcel.recipients)) if index not in verdicts]:
             try:
                 found = await self._try(replace(parcel, recipients=tuple(parcel.recipients[index] for index in left)))
-            except Unreachable:
+            except (Unreachable, DamagedContent, Gone):
                 if not verdicts:
                     raise
                 found = [Verdict(_TOO_MANY) for _ in left]  # of the others it is known what became of them

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import trio
 
 from asyncnet import serve
+from asyncnet.relay.messages import DamagedContent
 from asyncnet.relay.routing import Exchanger, NoRoute, Router
 from asyncnet.relay.smtp_target import Door, Manners, SMTPTarget, to_domain, to_host
 from asyncnet.relay.targets import Courier, Parcel, Unreachable, Verdict
@@ -192,6 +193,21 @@ class TestConversations:
             verdicts = await made.hand_over(parcel("a@x.example", "b@x.example"))
         assert codes(verdicts) == [250, 452]
         assert len(host.messages) == 1
+
+    async def test_and_though_the_content_is_damaged_before_the_others_have_it(self) -> None:
+        reads = 0
+
+        async def read() -> AsyncGenerator[bytes, None]:
+            nonlocal reads
+            reads += 1
+            if reads == 2:
+                raise DamagedContent("changed")
+            yield MESSAGE
+
+        host = Host(extensions=("PIPELINING", "LIMITS RCPTMAX=1"))
+        async with courier(host) as made:
+            verdicts = await made.hand_over(replace(parcel("a@x.example", "b@x.example"), read=read))
+        assert codes(verdicts) == [250, 452]
 
     async def test_an_older_host_that_has_too_many_says_552(self) -> None:
         host = Host({"RCPT TO:<b@x.example>": "552 too many recipients", "RCPT TO:<c@x.example>": "552 5.2.2 full"})
