@@ -40,6 +40,8 @@ class Claiming:
     """How many one destination may have, with those that are out already."""
     per_claim: int
     """How many recipients of a message go into one claim."""
+    only: Collection[str] | None = None
+    """Where to look; None: everywhere."""
     changes_of_others: int = 0
     """Set: a number that is another one when others have changed the database."""
     found: list[Claim] = field(default_factory=list)
@@ -55,7 +57,7 @@ def find_due(connection: Connection, request: Claiming) -> None:
     passed_over = request.schedule.passed_over(request.now, request.per_destination)
     while len(request.found) < request.limit:
         room = request.limit - len(request.found)
-        names = list(connection.scalars(due_destinations(request.now, passed_over, room)))
+        names = list(connection.scalars(due_destinations(request.now, passed_over, room, request.only)))
         if not names:
             break
         for name in names:
@@ -70,10 +72,13 @@ def find_due(connection: Connection, request: Claiming) -> None:
         request.next_due = request.now
 
 
-def due_destinations(now: float, passed_over: Iterable[str], limit: int) -> Select[Any]:
+def due_destinations(
+    now: float, passed_over: Iterable[str], limit: int, only: Collection[str] | None = None
+) -> Select[Any]:
     """Where something is due, the longest overdue first."""
+    names = select(destinations.c.name)
     return (
-        select(destinations.c.name)
+        (names if only is None else names.where(destinations.c.name.in_(only)))
         .where(destinations.c.next_attempt <= now, destinations.c.name.not_in(passed_over))
         .order_by(destinations.c.next_attempt, destinations.c.name)
         .limit(limit)

@@ -16,6 +16,7 @@ import trio
 
 from asyncnet.mailbox.storage import Incoming, Mailboxes
 from asyncnet.per_run import once_per_run
+from asyncnet.printable import printable
 from asyncnet.relay.messages import DamagedContent, Gone
 from asyncnet.relay.targets import Parcel, Verdict
 from asyncnet.replies import Reply
@@ -123,5 +124,5 @@ def _reply_for(recipient: Recipient, exc: LookupError | OSError) -> Reply:
             return coded(452, "4.2.2", "The mailbox is full.")
         case errno.ENOSPC:
             return coded(452, "4.3.1", "There is no space left.")
-    logger.warning("mail for %s cannot be delivered: %s", recipient.address, exc)
+    logger.warning("mail for %s cannot be delivered: %s", printable(str(recipient.address)), exc)
     return coded(451, "4.3.0", "The mailbox cannot be written to.")

@@ -37,7 +37,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from os import PathLike
 from typing import TypeAlias
@@ -207,18 +207,18 @@ class Queue:
 
     # What a relay does
 
-    async def claim(self, limit: int, *, per_destination: int = 20) -> list[Claim]:
+    async def claim(self, limit: int, *, per_destination: int = 20, only: Collection[str] | None = None) -> list[Claim]:
         """Undertake up to `limit` of the sendings that are due, the longest overdue first; none if there are none.
 
-        A destination has `per_destination` at most, with those that are out already. Each claim ends by `record` or
-        `release`, and holds up to `QueueLimits.memory` bytes of content.
+        A destination has `per_destination` at most, with those that are out already; `only` is where to look. Each
+        claim ends by `record` or `release`, and holds up to `QueueLimits.memory` bytes of content.
         """
         async with self._claiming:
             now = self.clock()
             self._changed = trio.Event()
             farthest = now + self.retry.longest
             self._schedule.begin_look(now)
-            request = Claiming(self._schedule, now, farthest, limit, per_destination, self.limits.recipients)
+            request = Claiming(self._schedule, now, farthest, limit, per_destination, self.limits.recipients, only)
             await self._writer.submit(request)
             return request.found
 

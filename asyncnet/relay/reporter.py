@@ -75,7 +75,7 @@ class Reporter:
                 "%s: %s for <%s>: %s",
                 claim.message.id,
                 outcome.state.value,
-                queued.recipient.address,
+                printable(str(queued.recipient.address)),
                 printable(f"{outcome.remote or 'here'}: {outcome.reply}"),
             )
         for report in reports:

@@ -52,6 +52,11 @@ class Routes:
         self._host_manners = host_manners or manners
         self._hosts = {str(url): url for url in (*self._via.values(), *([self._default] if self._default else ()))}
 
+    @property
+    def named(self) -> frozenset[str]:
+        """The destinations that the administrator has named; the hosts of all others are anybody's."""
+        return frozenset((*(f"{_LOCAL}{domain}" for domain in self._local), *self._hosts))
+
     def is_local(self, address: MailAddress) -> bool:
         """Whether mail for it is delivered here, if there is such a user."""
         return self.destination_of(address).startswith(_LOCAL)

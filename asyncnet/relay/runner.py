@@ -15,6 +15,8 @@ What could go wrong, and why it does not:
 - *A host that has enough* takes no further connection, and goes on with those that it has. So a worker that gets none
   leaves its claim to the others of its lane, and no further one begins for a while. Only the last one calls a host
   down.
+- *Many hosts keep us waiting*: whoever asks for a report, or is told of a failure, chooses the host that we wait for.
+  So only a part of what can be handed over at once goes to such hosts, and mailboxes are not kept from their mail.
 - *The queue holds more than memory.* No more claims are out than `RelayLimits.deliveries`, and of one destination only
   a part of them.
 - *An outcome is known and cannot be noted*, because the disk is full: the worker waits until it can. Forgetting it
@@ -63,6 +65,9 @@ class RelayLimits:
 
     deliveries: int = 200
     """Messages that are being handed over, or wait for their turn at a host. Each holds 64 KiB of content at most."""
+    elsewhere: int = 150
+    """How many of them go to hosts that the DNS names, where anybody can have us wait: the others are for mailboxes and
+    for hosts that the administrator has named."""
     per_destination: int = 20
     """How many of them go to one destination, each on a connection of its own: other hosts count connections, too."""
 
@@ -170,7 +175,9 @@ class Relay:
         self._limits = limits
         self._times = times
         self._lanes: dict[str, _Lane] = {}
+        self._named = routes.named
         self._out = 0  # claims
+        self._elsewhere = 0  # those of them that are for hosts that nobody has named
         self._has_room = trio.Event()
         self._work_scopes: set[trio.CancelScope] = set()
         self._stack = AsyncExitStack()
@@ -212,7 +219,12 @@ class Relay:
                         await self._has_room.wait()
                         continue
                     try:
-                        claims = await queue.claim(room, per_destination=self._limits.per_destination)
+                        elsewhere = self._limits.elsewhere - self._elsewhere if self._named else room
+                        claims = await queue.claim(
+                            min(room, elsewhere) if elsewhere > 0 else room,
+                            per_destination=self._limits.per_destination,
+                            only=None if elsewhere > 0 else self._named,
+                        )
                         for claim in claims:
                             self._send_out(claim, nursery)
                         self._forget_lanes(at_leisure=not claims)
@@ -242,6 +254,7 @@ class Relay:
         destination = self._routes.destination_of(claim.recipients[0].recipient.address)
         lane = self._lanes.setdefault(destination, _Lane(destination))
         self._out += 1
+        self._elsewhere += destination not in self._named
         most = self._limits.per_destination if lane.full_until <= trio.current_time() else 1
         if lane.put(claim) and lane.workers < most:
             lane.workers += 1
@@ -262,6 +275,7 @@ class Relay:
                         lane.put_back(claim, trio.current_time() + self._times.down)
                         break
                     self._out -= 1
+                    self._elsewhere -= lane.destination not in self._named
                     self._has_room.set()
             finally:
                 lane.workers -= 1
@@ -293,7 +307,7 @@ class Relay:
                     logger.error("%s: what became of it cannot be noted: %s", claim.message.id, exc)
                     await trio.sleep(self._times.again)
                 except (DamagedContent, Gone):
-                    raise
+                    note = reporter.note_only  # the queue has said so; who has the message is crossed off all the same
                 except Exception:
                     logger.exception("%s: what became of it cannot be reported", claim.message.id)
                     if note == reporter.note_only:

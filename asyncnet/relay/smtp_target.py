@@ -26,6 +26,7 @@ import trio
 
 from asyncnet.errors import AsyncnetError, LocalProtocolError
 from asyncnet.relay.conversion import Inconvertible, to_seven_bits
+from asyncnet.relay.messages import DamagedContent, Gone
 from asyncnet.relay.routing import Finder, NoRoute
 from asyncnet.relay.targets import Parcel, Unreachable, Verdict
 from asyncnet.replies import Reply
@@ -60,6 +61,13 @@ PER_CONNECTION = 100
 
 MOST_HOSTS = 10
 """How many addresses are tried for one attempt, so that a long list of dead ones does not hold a worker for an hour."""
+
+PATIENCE = 600.0
+"""How long, in seconds, one attempt goes on to other hosts and other transactions: each may keep us for minutes."""
+
+LONGEST = 3600.0
+"""How long, in seconds, a transaction may take, whatever comes from the host meanwhile: it could take its five minutes
+for each of a hundred recipients."""
 
 MOST_SAID = 1000
 """How many characters of a host's reply are kept."""
@@ -162,8 +170,9 @@ class SMTPCourier:
     async def _connect(self, doors: list[Door]) -> SMTPClient:
         """A new connection to the first that takes one; it and those before it leave `doors`. Raises `Unreachable`."""
         await self.aclose()
-        failures = []
-        while doors:
+        failures: list[tuple[Door, BaseException]] = []
+        until = trio.current_time() + PATIENCE
+        while doors and (not failures or trio.current_time() < until):
             door = doors.pop(0)
             try:
                 client = await self._stack.enter_async_context(self._connection(door))
@@ -192,15 +201,17 @@ class SMTPCourier:
         # What the message has now, and not what its client has announced: a host goes by it.
         parcel = replace(parcel, envelope=replace(parcel.envelope, size=parcel.size))
         verdicts: dict[int, Verdict] = {}
+        until = trio.current_time() + PATIENCE
         while left := [index for index in range(len(parcel.recipients)) if index not in verdicts]:
             try:
                 found = await self._try(replace(parcel, recipients=tuple(parcel.recipients[index] for index in left)))
-            except Unreachable:
+            except (Unreachable, DamagedContent, Gone):
                 if not verdicts:
                     raise
                 found = [Verdict(_TOO_MANY) for _ in left]  # of the others it is known what became of them
             # Whoever was put off because there were too many is tried again as long as others are decided on.
             is_progress = any(not verdict.reply.is_transient_failure for verdict in found)
+            is_progress = is_progress and trio.current_time() < until
             verdicts |= {
                 index: verdict
                 for index, verdict in zip(left, found, strict=True)
@@ -212,6 +223,7 @@ class SMTPCourier:
         """One transaction, with the first host that hears it to its end. Raises `Unreachable`."""
         doors: list[Door] | None = None
         broken: Sequence[Verdict] | None = None
+        until = trio.current_time() + PATIENCE
         while True:
             client, was_kept = self._client, self._is_connected
             if client is None or not was_kept:
@@ -228,7 +240,7 @@ class SMTPCourier:
             await self.aclose()
             if not was_kept:
                 broken = verdicts
-                if not doors:
+                if not doors or trio.current_time() >= until:
                     return broken
 
     async def _transaction(self, client: SMTPClient, parcel: Parcel) -> tuple[Sequence[Verdict], bool]:
@@ -236,12 +248,14 @@ class SMTPCourier:
         most = _how_many(client.extensions, parcel.recipients)
         first, others = parcel.recipients[:most], parcel.recipients[most:]
         try:
-            verdicts = await self._send(client, replace(parcel, recipients=first))
+            with trio.fail_after(LONGEST):
+                verdicts = await self._send(client, replace(parcel, recipients=first))
             is_over = not all(verdict.reply.code == 421 for verdict in verdicts)
-        except (AsyncnetError, OSError, trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            # Nothing of the message was taken: `OutcomeUnknown` is a verdict.
-            logger.info("%s: a message did not get through: %s", self._host, exc)
-            reply = coded(451, "4.4.2", f"The conversation with the host broke off: {exc}")
+        except (AsyncnetError, OSError, *_BROKEN) as exc:
+            # Nothing of the message was taken, or it took too long: `OutcomeUnknown` is a verdict.
+            why = str(exc) or "it took too long"
+            logger.info("%s: a message did not get through: %s", self._host, why)
+            reply = coded(451, "4.4.2", f"The conversation with the host broke off: {why}")
             verdicts, is_over = [Verdict(reply) for _ in first], False
         return [*verdicts, *(Verdict(_TOO_MANY) for _ in others)], is_over
 
@@ -318,6 +332,8 @@ def _how_many(offered: Extensions, recipients: Sequence[Recipient]) -> int:
             return index
     return most
 
+
+_BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
 
 _TOO_MANY = coded(452, "4.5.3", "The host takes fewer recipients at once.")
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -49,12 +50,17 @@ class Spool:
         self._contents = os.path.join(self.folder, "content")
 
     def make(self) -> None:
-        """Have the folders, for their owner alone, and their names on the disk. Raises ConfigurationError."""
+        """Have the folders, for their owner alone, and their names on the disk. Raises ConfigurationError.
+
+        A folder where anybody may put files is refused: by symlinks they would have us write where they cannot.
+        """
         try:
             for folder in (self.folder, self._contents):
                 with suppress(FileExistsError):
                     os.mkdir(folder, 0o700)
                     _sync_folder(os.path.dirname(os.path.abspath(folder)))
+                if os.stat(folder).st_mode & stat.S_IWOTH:
+                    raise ConfigurationError(f"{folder}: anybody may write there: chmod 700 it")
         except OSError as error:
             raise ConfigurationError(f"{self.folder}: no queue can be there: {error.strerror}") from error
 
@@ -66,7 +72,7 @@ class Spool:
         """
         path = os.path.join(self.folder, "lock")
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise ConfigurationError(f"{path}: {error.strerror}") from error
         try:

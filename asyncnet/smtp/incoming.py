@@ -94,7 +94,7 @@ class Incoming:
         elif len(header.names) > self._limits.header_fields:
             await self.refuse(Refused(554, "5.6.0", f"The header has more than {self._limits.header_fields} fields."))
         else:
-            await self._pass_on(self._added(header) + _gap(header, held) + held)
+            await self._pass_on(self._added(header) + held)
 
     async def _pass_on(self, content: bytes) -> None:
         try:
@@ -139,12 +139,6 @@ class Incoming:
                 await self._transaction.abort()
             except Exception:
                 logger.exception("a delivery could not be aborted")
-
-
-def _gap(header: HeaderWatch, content: bytes) -> bytes:
-    """The empty line before a content that begins with its body: else our own fields would go on in it."""
-    begins_with_field = bool(header.names) and not content.startswith((b" ", b"\t"))
-    return b"" if begins_with_field or not content or content.startswith(b"\r\n") else b"\r\n"
 
 
 async def start(delivery: Delivery, envelope: Envelope, client: Client, limits: SMTPLimits) -> Incoming:

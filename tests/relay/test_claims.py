@@ -45,6 +45,13 @@ class TestFairness:
             found += domains(some)
         assert len(set(found)) == len(found) == 7
 
+    async def test_whoever_looks_at_some_destinations_alone_finds_what_is_there(self, queue: Queue) -> None:
+        for name in ("a", "b", "c"):
+            await put(queue, recipients=to(f"x@{name}.example"))
+        assert domains(await queue.claim(10, only=["b.example", "d.example"])) == ["b.example"]
+        assert await queue.claim(10, only=[]) == []
+        assert domains(await queue.claim(10)) == ["a.example", "c.example"]
+
     async def test_the_longest_overdue_comes_first(self, queue: Queue, clock: Clock) -> None:
         for name in ("c", "a", "b"):
             await put(queue, recipients=to(f"x@{name}.example"))

@@ -131,6 +131,23 @@ class TestOpening:
             async with open_queue(tmp_path / "file" / "spool"):
                 pass
 
+    @pytest.mark.parametrize("name", [".", "content"])
+    async def test_a_folder_where_anybody_may_write_is_refused(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / "content").mkdir()
+        (tmp_path / name).chmod(0o1777)
+        with pytest.raises(ConfigurationError, match="anybody may write there"):
+            async with open_queue(tmp_path):
+                pass
+        assert not (tmp_path / "queue.db").exists()
+
+    async def test_a_lock_that_leads_elsewhere_is_left_alone(self, tmp_path: Path) -> None:
+        (tmp_path / "theirs").write_text("precious")
+        (tmp_path / "lock").symlink_to("theirs")
+        with pytest.raises(ConfigurationError, match="lock"):
+            async with open_queue(tmp_path):
+                pass
+        assert (tmp_path / "theirs").read_text() == "precious"
+
     async def test_one_that_fails_to_open_is_free_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def fail(path: str) -> None:
             raise OSError(errno.EIO, "broken")

@@ -206,6 +206,16 @@ class TestFailures:
         assert "Subject: hello" in text
         assert "how are you" not in text
 
+    async def test_an_address_that_turns_the_line_around_does_not_in_the_log(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO", "asyncnet.relay")
+        async with relayed(tmp_path, one=Host(saying(Verdict(OK)))) as relay:
+            await put(relay.queue, MESSAGE, to("\u202ea@one.example", "\u202e@example.org"), ANNA)
+            await relay.until_empty()
+        assert "delivered for <\\u202ea@one.example>" in caplog.text
+        assert "\u202e" not in caplog.text
+
     async def test_what_cannot_be_returned_is_gone(self, tmp_path: Path) -> None:
         async with relayed(tmp_path, one=Host(saying(Verdict(NEVER)))) as relay:
             await put(relay.queue, MESSAGE, to("a@one.example"), Envelope(None))
@@ -247,6 +257,21 @@ class TestFailures:
             (bounce,) = await relay.reports()
         assert "Status: 4.4.7" in bounce.as_string()
         assert "451 4.3.0 later" in bounce.as_string()
+
+    async def test_who_has_a_message_is_crossed_off_though_it_cannot_be_returned_to_its_sender(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def behaviour(parcel: Parcel) -> Sequence[Verdict]:
+            await trio.lowlevel.checkpoint()
+            for path in (tmp_path / "content").iterdir():
+                path.write_bytes(b"damaged")
+            return [Verdict(OK), Verdict(NEVER)]
+
+        async with relayed(tmp_path, one=Host(behaviour)) as relay:
+            await put(relay.queue, MESSAGE + b"x" * LONG, to("a@one.example", "b@one.example"), ANNA)
+            await relay.until(lambda states: states == ["a@one.example delivered 1", "b@one.example pending 1"])
+            assert await relay.reports() == []
+        assert "was set aside: its content file has changed" in caplog.text
 
     async def test_a_mistake_of_ours_puts_one_message_off(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -404,6 +429,21 @@ class TestHostsThatAreDown:
             await relay.until(lambda states: len(states) == 9)
             assert len(up.parcels) == 9
             assert len(hangs.parcels) == 2
+
+    async def test_many_that_hang_keep_no_mailbox_from_its_mail(self, tmp_path: Path) -> None:
+        async def behaviour(parcel: Parcel) -> Sequence[Verdict]:
+            await trio.sleep_forever()
+            raise AssertionError
+
+        hang = {f"x{number}": Host(behaviour) for number in range(9)}
+        limits, times = RelayLimits(deliveries=5, elsewhere=3), RelayTimes(end=0.001)
+        async with relayed(tmp_path, limits, times, **hang) as relay:
+            for name in hang:
+                await put(relay.queue, MESSAGE, to(f"a@{name}.example"), ANNA)
+            for _ in range(7):
+                await put(relay.queue, MESSAGE, to("anna@example.org"), ANNA)
+            await relay.until(lambda states: len(states) == 9)
+            assert sum(host.at_once for host in hang.values()) == 3
 
     async def test_no_more_are_at_work_than_may_be(self, tmp_path: Path) -> None:
         go_on = trio.Event()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import trio
 
 from asyncnet import serve
+from asyncnet.relay.messages import DamagedContent
 from asyncnet.relay.routing import Exchanger, NoRoute, Router
 from asyncnet.relay.smtp_target import Door, Manners, SMTPTarget, to_domain, to_host
 from asyncnet.relay.targets import Courier, Parcel, Unreachable, Verdict
@@ -202,6 +203,21 @@ class TestConversations:
         assert codes(verdicts) == [250, 452]
         assert len(host.messages) == 1
 
+    async def test_and_though_the_content_is_damaged_before_the_others_have_it(self) -> None:
+        reads = 0
+
+        async def read() -> AsyncGenerator[bytes, None]:
+            nonlocal reads
+            reads += 1
+            if reads == 2:
+                raise DamagedContent("changed")
+            yield MESSAGE
+
+        host = Host(extensions=("PIPELINING", "LIMITS RCPTMAX=1"))
+        async with courier(host) as made:
+            verdicts = await made.hand_over(replace(parcel("a@x.example", "b@x.example"), read=read))
+        assert codes(verdicts) == [250, 452]
+
     async def test_an_older_host_that_has_too_many_says_552(self) -> None:
         host = Host({"RCPT TO:<b@x.example>": "552 too many recipients", "RCPT TO:<c@x.example>": "552 5.2.2 full"})
         async with courier(host) as made:
@@ -296,6 +312,21 @@ class TestBreaks:
             host.replies.clear()
             assert codes(await made.hand_over(parcel())) == [250]
 
+    async def test_what_takes_too_long_as_a_whole_is_broken_off(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("asyncnet.relay.smtp_target.LONGEST", 0)
+        host = Host()
+        async with courier(host) as made:
+            (verdict,) = await made.hand_over(parcel())
+        assert str(verdict.reply) == "451 4.4.2 The conversation with the host broke off: it took too long"
+        assert host.messages == []
+
+    async def test_more_transactions_than_there_is_time_for_wait(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("asyncnet.relay.smtp_target.PATIENCE", 0)
+        host = Host(extensions=("PIPELINING", "LIMITS RCPTMAX=1"))
+        async with courier(host) as made:
+            verdicts = await made.hand_over(parcel("a@x.example", "b@x.example", "c@x.example"))
+        assert codes(verdicts) == [250, 452, 452]
+
     async def test_a_host_that_says_no_to_the_content_is_heard(self) -> None:
         host = Host({"end": "554 5.7.1 spam"})
         async with courier(host) as made:
@@ -342,6 +373,15 @@ class TestDoors:
         async with courier(Host({"MAIL": ""}), Host({"greeting": "554 no mail"})) as made:
             (verdict,) = await made.hand_over(parcel())
         assert str(verdict.reply).startswith("451 4.4.2 ")
+
+    async def test_where_they_take_too_long_the_others_are_left_for_another_time(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("asyncnet.relay.smtp_target.PATIENCE", 0)
+        full, good = Host({"greeting": "421 4.3.2 full"}), Host()
+        async with courier(full, good) as made:
+            assert (await refused(made)).reply.is_transient_failure
+        assert (full.connections, good.connections) == (1, 0)
 
     async def test_where_none_does_the_reason_is_told(self) -> None:
         host = Host()
