@@ -47,18 +47,43 @@ class Relay:
     """Sends it SIGKILL."""
 
     def send(
-        self, recipients: Sequence[str], content: bytes, options: Sequence[str] = (), wishes: Sequence[str] = ()
+        self,
+        recipients: Sequence[str],
+        content: bytes,
+        options: Sequence[str] = (),
+        wishes: Sequence[str] = (),
+        *,
+        sender: str = ANNA,
     ) -> None:
-        """Hand it a message of `ANNA`'s, with parameters of MAIL and of each RCPT; it is taken when this returns."""
+        """Hand it a message, with parameters of MAIL and of each RCPT; it is taken when this returns."""
         with smtplib.SMTP(self.host, self.port, timeout=DEADLINE) as smtp:
             smtp.ehlo("client.example")
-            assert smtp.sendmail(ANNA, list(recipients), content, list(options), list(wishes)) == {}
+            assert smtp.sendmail(sender, list(recipients), content, list(options), list(wishes)) == {}
 
     @property
     def queue(self) -> list[Listed]:
         """What is in its queue."""
         with open_admin(self.spool) as queue:
             return list(queue.find(Selection()))
+
+    @property
+    def returned(self) -> list[Message]:
+        """What has come back to Anna."""
+        return [*mailbox.Maildir(self.box, create=False)] if (self.box / "cur").is_dir() else []
+
+    # Where several tests share a relay, each has a recipient of its own.
+
+    def reply_for(self, recipient: str) -> str | None:
+        """Why the mail for a recipient is still there: "" before the first attempt, None if it is not there."""
+        everybody = (each for _, recipients in self.queue for each in recipients)
+        found = next((each for each in everybody if str(each.recipient.address) == recipient), None)
+        return None if found is None else str(found.reply or "")
+
+    def told_of(self, recipient: str) -> list[dict[str, str]]:
+        """What Anna has been told about a recipient."""
+        return [told[recipient] for report in self.returned if recipient in (told := fates(report))]
+
+    # Where one has it for itself.
 
     def wait_until_empty(self) -> None:
         """Wait until all that it has taken is delivered, or has come back."""
@@ -69,11 +94,6 @@ class Relay:
         until(lambda: any(recipient.reply for _, recipients in self.queue for recipient in recipients))
         ((_, (recipient,)),) = self.queue
         return str(recipient.reply)
-
-    @property
-    def returned(self) -> list[Message]:
-        """What has come back to Anna."""
-        return [*mailbox.Maildir(self.box, create=False)] if (self.box / "cur").is_dir() else []
 
     def wait_for_report(self) -> Message:
         """The first thing that comes back to Anna, and the only one."""

@@ -125,11 +125,71 @@ def test_mail_waits_for_tls_that_the_host_does_not_have(tmp_path: Path) -> None:
         assert peer.files() == []
 
 
+OLD_TLS = "tls_require_ciphers = NORMAL:-VERS-ALL:+VERS-TLS1.0"
+
+
+def test_mail_goes_in_the_clear_where_tls_fails_that_nobody_requires(tmp_path: Path) -> None:
+    with exim(OLD_TLS) as peer, relaying(tmp_path, "--relay-to", peer.url()) as relay:
+        relay.send([CARL], letter("hello"))
+        relay.wait_until_empty()
+        (content,) = peer.wait_for(1)
+    assert b" with esmtp " in content
+
+
+def test_mail_waits_where_tls_fails_that_is_required(tmp_path: Path) -> None:
+    with exim(OLD_TLS) as peer:
+        with relaying(tmp_path, "--relay-to", peer.url(), "--tls-out", "required", "--relay-ca", peer.ca) as relay:
+            relay.send([CARL], letter("hello"))
+            assert " 4." in relay.wait_until_put_off()
+            assert peer.files() == []
+
+
+# Limits of the host
+
+
+def test_more_recipients_than_the_host_takes_go_in_several_messages(tmp_path: Path) -> None:
+    recipients = [f"carl+{number}@example.com" for number in range(10)]
+    with exim("recipients_max = 4") as peer, relaying(tmp_path, "--relay-to", peer.url()) as relay:
+        relay.send(recipients, letter("hello"))
+        relay.wait_until_empty()
+        assert relay.returned == []
+        contents = peer.wait_for(len(recipients))
+    assert {str(message_from_bytes(content)["Envelope-to"]) for content in contents} == set(recipients)
+
+
+def test_a_message_that_is_too_large_for_the_host_comes_back(tmp_path: Path) -> None:
+    with exim("message_size_limit = 1M") as peer, relaying(tmp_path, "--relay-to", peer.url()) as relay:
+        relay.send([CARL], LARGE)
+        report = relay.wait_for_report()
+        assert "rejected MAIL FROM" in (peer.mail.parent / "spool/log-mainlog").read_text()  # not behind 5 MB
+    assert fates(report)[CARL]["Diagnostic-Code"].startswith("smtp; 552 ")
+    assert len(report.as_bytes()) < 10_000
+
+
+def test_who_is_told_to_come_later_does(tmp_path: Path) -> None:
+    with exim() as peer:
+        options = ("--retry-after", "0.2s", "--warn-after", "0.1s")
+        with relaying(tmp_path, "--relay-to", peer.url(), *options) as relay:
+            relay.send(["later@example.com"], letter("later"))
+            report = relay.wait_for_report()
+            assert peer.files() == []
+            relay.send([CARL], letter("now"))
+            relay.wait_until_empty()
+            assert len(relay.returned) == 1
+            assert sorted(content.partition(b"Subject: ")[2] for content in peer.wait_for(2)) == [
+                b"later\n\nhow are you?\n",
+                b"now\n\nhow are you?\n",
+            ]
+    fate = fates(report)["later@example.com"]
+    assert (fate["Action"], fate["Status"]) == ("delayed", "4.2.0")
+    assert fate["Diagnostic-Code"] == "smtp; 451 4.2.0 Come back later"
+
+
 # What not every host can carry
 
 
 def test_a_host_for_seven_bits_gets_the_text_in_them(tmp_path: Path) -> None:
-    with exim(eight_bit=False) as peer, relaying(tmp_path, "--relay-to", peer.url()) as relay:
+    with exim("accept_8bitmime = false") as peer, relaying(tmp_path, "--relay-to", peer.url()) as relay:
         relay.send([CARL], EIGHT_BIT, ["BODY=8BITMIME"])
         relay.wait_until_empty()
         assert relay.returned == []
@@ -142,7 +202,7 @@ def test_a_host_for_seven_bits_gets_the_text_in_them(tmp_path: Path) -> None:
 
 def test_what_cannot_be_had_in_seven_bits_comes_back(tmp_path: Path) -> None:
     content = EIGHT_BIT.replace(b"MIME-Version: 1.0", b"Content-Transfer-Encoding: base64")  # which it is not
-    with exim(eight_bit=False) as peer, relaying(tmp_path, "--relay-to", peer.url()) as relay:
+    with exim("accept_8bitmime = false") as peer, relaying(tmp_path, "--relay-to", peer.url()) as relay:
         relay.send([CARL], content, ["BODY=8BITMIME"])
         report = relay.wait_for_report()
         assert peer.files() == []
@@ -166,7 +226,7 @@ def test_an_international_address_goes_where_it_is_known(make: Makes, tmp_path: 
 
 
 def test_an_international_address_comes_back_where_it_is_not_known(tmp_path: Path) -> None:
-    with exim(smtputf8=False) as peer, relaying(tmp_path, "--relay-to", peer.url()) as relay:
+    with exim("smtputf8_advertise_hosts =") as peer, relaying(tmp_path, "--relay-to", peer.url()) as relay:
         relay.send(["jürgen@example.com"], letter("hello"), ["SMTPUTF8"])
         report = relay.wait_for_report()
         assert peer.files() == []
@@ -203,6 +263,24 @@ def test_nothing_comes_back_to_whom_wants_nothing(make: Makes, tmp_path: Path) -
         relay.send(["nobody@example.com"], letter("hello"), [], ["NOTIFY=NEVER"])
         relay.wait_until_empty()
         assert relay.returned == []
+
+
+@pytest.mark.parametrize("sender", ["dora@example.com", "jürgen@example.com"])
+def test_a_report_travels_like_other_mail(sender: str, tmp_path: Path) -> None:
+    with exim() as peer, relaying(tmp_path, "--relay-to", peer.url()) as relay:
+        relay.send(["nobody@example.com"], letter("hello"), ["SMTPUTF8"], sender=sender)
+        relay.wait_until_empty()
+        (content,) = peer.wait_for(1)
+    assert content.startswith(f"Return-path: <>\nEnvelope-to: {sender}\n".encode())
+    assert fates(message_from_bytes(content))["nobody@example.com"]["Status"] == "5.1.1"
+
+
+def test_a_report_that_nobody_takes_is_the_end_of_it(tmp_path: Path) -> None:
+    with exim() as peer, relaying(tmp_path, "--relay-to", peer.url()) as relay:
+        relay.send(["nobody@example.com"], letter("hello"), sender="nobody@example.net")
+        relay.wait_until_empty()
+        assert relay.returned == []
+        assert peer.files() == []
 
 
 # LMTP

@@ -10,11 +10,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from asyncnet.relay.messages import QueuedRecipient
 from tests.cli.test_serve_smtp import until
 from tests.interop.mail_servers import Peer, smtp_sink
 from tests.interop.network import dnsmasq, own_network
-from tests.interop.relaying import Relay, fates, letter, relaying
+from tests.interop.relaying import Relay, letter, relaying
 
 pytest.importorskip("dns", reason="dnspython is not installed")
 
@@ -88,17 +87,6 @@ def _subject(recipient: str) -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in recipient)
 
 
-def queued(relay: Relay, recipient: str) -> QueuedRecipient | None:
-    """What the queue knows about a recipient whose mail waits there."""
-    everybody = (each for _, recipients in relay.queue for each in recipients)
-    return next((each for each in everybody if str(each.recipient.address) == recipient), None)
-
-
-def returned(relay: Relay, recipient: str) -> list[dict[str, str]]:
-    """What Anna has been told about a recipient."""
-    return [told[recipient] for report in relay.returned if recipient in (told := fates(report))]
-
-
 @pytest.mark.parametrize(
     ("domain", "host"),
     [
@@ -113,9 +101,9 @@ def returned(relay: Relay, recipient: str) -> list[dict[str, str]]:
 def test_mail_gets_where_the_domain_wants_it(domain: str, host: str, relay: Relay, sinks: dict[str, Peer]) -> None:
     recipient = f"carl@{domain}"
     send(relay, recipient)
-    until(lambda: queued(relay, recipient) is None)
+    until(lambda: relay.reply_for(recipient) is None)
     assert who_has(recipient, sinks) == [host]
-    assert returned(relay, recipient) == []
+    assert relay.told_of(recipient) == []
 
 
 @pytest.mark.parametrize(
@@ -136,8 +124,8 @@ def test_mail_gets_where_the_domain_wants_it(domain: str, host: str, relay: Rela
 def test_mail_that_leads_nowhere_comes_back(domain: str, status: str, relay: Relay, sinks: dict[str, Peer]) -> None:
     recipient = f"carl@{domain}"
     send(relay, recipient)
-    until(lambda: bool(returned(relay, recipient)))
-    (fate,) = returned(relay, recipient)
+    until(lambda: bool(relay.told_of(recipient)))
+    (fate,) = relay.told_of(recipient)
     assert (fate["Action"], fate["Status"]) == ("failed", status)
     assert who_has(recipient, sinks) == []
 
@@ -150,9 +138,7 @@ def test_mail_that_leads_nowhere_comes_back(domain: str, status: str, relay: Rel
 def test_mail_waits_for_what_may_come_back(domain: str, status: str, relay: Relay, sinks: dict[str, Peer]) -> None:
     recipient = f"carl@{domain}"
     send(relay, recipient)
-    until(lambda: (found := queued(relay, recipient)) is not None and found.reply is not None)
-    found = queued(relay, recipient)
-    assert found is not None
-    assert f" {status} " in str(found.reply)
-    assert returned(relay, recipient) == []
+    until(lambda: bool(relay.reply_for(recipient)))
+    assert f" {status} " in str(relay.reply_for(recipient))
+    assert relay.told_of(recipient) == []
     assert who_has(recipient, sinks) == []
