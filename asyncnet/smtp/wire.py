@@ -196,6 +196,8 @@ def parse_rcpt(argument: str, *, international: bool = False) -> Recipient:
 def format_rcpt(recipient: Recipient, *, international: bool = False) -> bytes:
     """The RCPT command. `international`: the envelope is. Raises `LocalProtocolError` for what cannot be said."""
     said = [f"TO:<{_address(recipient.address, international=international)}>"]
+    if Notify.NEVER in recipient.notify and len(recipient.notify) > 1:
+        raise LocalProtocolError("NOTIFY=NEVER stands alone")
     if recipient.notify:
         said.append("NOTIFY=" + ",".join(one.value for one in Notify if one in recipient.notify))
     if recipient.original is not None:

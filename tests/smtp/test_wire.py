@@ -289,6 +289,7 @@ class TestRcpt:
             Recipient(ANNA, original="rfc822 x;a"),
             Recipient(ANNA, original="rfc822;ü"),
             Recipient(ANNA, original="utf-8;a\nb"),
+            Recipient(ANNA, frozenset({Notify.NEVER, Notify.SUCCESS})),
         ],
     )
     def test_a_recipient_that_cannot_be_said_is_not_sent(self, recipient: Recipient) -> None:
