@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from asyncnet.cli.begun_tls import begun_tls
-from asyncnet.cli.options import duration, network, size
+from asyncnet.cli.options import count, duration, network, size
 from asyncnet.endpoints import Endpoint, Scheme, parse
 from asyncnet.errors import ConfigurationError, LocalProtocolError
 
@@ -100,6 +100,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     who.add_argument("--require-tls", action="store_true", help="nothing is done without TLS, with --cert")
     who.add_argument(
         "--insecure-auth", action="store_true", help="take passwords without TLS, too: anybody on the way can read them"
+    )
+    who.add_argument(
+        "--messages-per-hour",
+        metavar="N",
+        type=count,
+        help="of each user, and of each address that nobody has logged in from; more have to come again later",
     )
     who.add_argument("--max-size", metavar="SIZE", type=size, help="of a message (default: 50M)")
 
@@ -313,7 +319,7 @@ def _host_and_port(text: str) -> tuple[str, int]:
 def _guarded(args: argparse.Namespace, relay: Relay, local: dict[str, Mailboxes]) -> Delivery:
     """The rules that stand in front of the relay."""
     from asyncnet.smtp.address import MailAddress, ascii_domain
-    from asyncnet.smtp.policies import Aliases, Guarded, KnownRecipients, NoOpenRelay, SendersOfUsers
+    from asyncnet.smtp.policies import Aliases, Guarded, KnownRecipients, NoOpenRelay, RateLimit, SendersOfUsers
 
     ours = [*local, *(domain for domain, _ in args.relay_domain)]
     boxes = {ascii_domain(domain): found for domain, found in local.items()}
@@ -325,7 +331,10 @@ def _guarded(args: argparse.Namespace, relay: Relay, local: dict[str, Mailboxes]
             return False
         return True
 
-    rules: list[Rule] = [NoOpenRelay(ours, trusted=args.trust)]
+    rules: list[Rule] = []
+    if args.messages_per_hour is not None:
+        rules.append(RateLimit(messages=args.messages_per_hour))
+    rules.append(NoOpenRelay(ours, trusted=args.trust))
     if args.check_senders:
         rules.append(SendersOfUsers())
     if args.aliases is not None:

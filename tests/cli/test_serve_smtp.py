@@ -133,6 +133,15 @@ def test_mail_that_nobody_takes_comes_back(tmp_path: Path, mail: Path) -> None:
     assert bounce["From"] == "Mail Delivery System <MAILER-DAEMON@mail.example.org>"
 
 
+def test_who_sends_too_much_has_to_come_again(tmp_path: Path, mail: Path) -> None:
+    options = ("--spool", tmp_path / "spool", "--local", f"example.com={mail}", "--messages-per-hour", 2)
+    with serving("smtp", "tcp://127.0.0.1:0", *options) as service, client(service.ports[0]) as smtp:
+        for _ in range(2):
+            smtp.sendmail("anna@example.org", ["carl@example.com"], MESSAGE)
+        with pytest.raises(smtplib.SMTPSenderRefused, match=r"451, b'4\.7\.1 "):
+            smtp.sendmail("anna@example.org", ["carl@example.com"], MESSAGE)
+
+
 def test_aliases_lead_to_others(tmp_path: Path, mail: Path) -> None:
     aliases = tmp_path / "aliases.toml"
     aliases.write_text('"info@example.com" = ["carl@example.com"]\n')
