@@ -15,7 +15,7 @@ import email.utils
 import html
 import quopri
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.message import Message
@@ -180,7 +180,7 @@ class Part:
     @property
     def file_name(self) -> str:
         """ "" if it has none."""
-        return shown_line(_decode_words(self.parameters.get_filename() or ""))
+        return shown_line(_decode_words(_parameter(self.parameters.get_filename)))
 
     @property
     def is_text(self) -> bool:
@@ -198,7 +198,15 @@ class Part:
         return self.body
 
     def text(self) -> str:
-        return decode(self.content(), self.parameters.get_content_charset() or "utf-8")
+        return decode(self.content(), _parameter(self.parameters.get_content_charset) or "utf-8")
+
+
+def _parameter(read: Callable[[], str | None]) -> str:
+    """A parameter of a field; "" if there is none, or one in a charset that is none (RFC 2231)."""
+    try:
+        return read() or ""
+    except ValueError:
+        return ""
 
 
 def _padded(rest: bytes) -> bytes:
@@ -224,11 +232,12 @@ def parts_of(content: bytes) -> Iterator[Part]:
         for name in ("Content-Type", "Content-Disposition"):
             if head.raw(name):
                 parameters[name] = head.raw(name).encode("ascii", "replace").decode()
-        boundary = parameters.get_boundary("") if parameters.get_content_maintype() == "multipart" else ""
+        boundary = _parameter(parameters.get_boundary) if parameters.get_content_maintype() == "multipart" else ""
+        found = []
         if boundary and depth < DEEPEST and seen + len(ahead) < MOST_PARTS:
             found = _divide(body, boundary.encode("ascii", "replace"), MOST_PARTS - seen - len(ahead))
-            ahead += [(one, depth + 1) for one in reversed(found)]
-        else:
+        ahead += [(one, depth + 1) for one in reversed(found)]
+        if not found:  # also where its boundary stands nowhere: nothing is to vanish
             yield Part(head, body, parameters.get_content_type(), parameters)
 
 
