@@ -233,10 +233,11 @@ def parts_of(content: bytes) -> Iterator[Part]:
             if head.raw(name):
                 parameters[name] = head.raw(name).encode("ascii", "replace").decode()
         boundary = _read(parameters.get_boundary) if parameters.get_content_maintype() == "multipart" else ""
+        found = []
         if boundary and depth < DEEPEST and seen + len(ahead) < MOST_PARTS:
             found = _divide(body, boundary.encode("ascii", "replace"), MOST_PARTS - seen - len(ahead))
-            ahead += [(one, depth + 1) for one in reversed(found)]
-        else:
+        ahead += [(one, depth + 1) for one in reversed(found)]
+        if not found:  # also where its boundary stands nowhere: nothing is to vanish
             yield Part(head, body, parameters.get_content_type(), parameters)
 
 

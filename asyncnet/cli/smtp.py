@@ -62,6 +62,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="a domain whose mail is delivered here, and the folder with a Maildir for each of its users; repeat",
     )
     what.add_argument(
+        "--quota", metavar="SIZE", type=size, help="of each mailbox of --local: past it mail waits, and then comes back"
+    )
+    what.add_argument(
         "--aliases", metavar="FILE", help='other addresses (TOML): "info@example.org" = ["anna@example.org"]'
     )
     what.add_argument(
@@ -181,7 +184,7 @@ def make_handler(args: argparse.Namespace) -> SMTPHandler:
 def _relaying(args: argparse.Namespace, users: UserFile | None, options: dict[str, Any]) -> SMTPHandler:
     from asyncnet.cli.smtp_relay import RelayingHandler
 
-    local = {domain: _mailboxes(folder, users) for domain, folder in args.local}
+    local = {domain: _mailboxes(folder, users, args.quota) for domain, folder in args.local}
     relay = _relay(args, local)
     return RelayingHandler(relay, _guarded(args, relay, local), **options)
 
@@ -202,6 +205,8 @@ def _check(args: argparse.Namespace) -> None:
     for name in ("insecure_auth", "check_senders"):
         if getattr(args, name) and args.users is None:
             raise ConfigurationError(f"--{name.replace('_', '-')} goes with --users")
+    if args.quota is not None and not args.local:
+        raise ConfigurationError("--quota goes with --local")
     if args.relay_ca is not None and args.relay_to is None:
         raise ConfigurationError("--relay-ca goes with --relay-to")
     domains = [domain for domain, _ in (*args.local, *args.relay_domain)]
@@ -213,11 +218,11 @@ def _check(args: argparse.Namespace) -> None:
             raise ConfigurationError(f"--local {domain}={folder}: there is no such folder")
 
 
-def _mailboxes(folder: str, users: UserFile | None) -> Mailboxes:
+def _mailboxes(folder: str, users: UserFile | None, quota: int | None) -> Mailboxes:
     from asyncnet.cli.smtp_relay import UsersMailboxes
     from asyncnet.mailbox.local_parts import LocalParts
 
-    return LocalParts(UsersMailboxes(folder, users))
+    return LocalParts(UsersMailboxes(folder, users, quota))
 
 
 def _relay(args: argparse.Namespace, local: dict[str, Mailboxes]) -> Relay:

@@ -31,11 +31,14 @@ class RelayingHandler(SMTPHandler):
 
 
 class UsersMailboxes:
-    """Mailboxes in `folder`: of those who have one there, and of those in `users`, who get one, as does postmaster."""
+    """Mailboxes in `folder`: of those who have one there, and of those in `users`, who get one, as does postmaster.
 
-    def __init__(self, folder: str, users: UserFile | None) -> None:
-        self._there = Maildirs(folder)
-        self._made = Maildirs(folder, create=True)
+    Each holds up to `quota` bytes (None: as many as the disk).
+    """
+
+    def __init__(self, folder: str, users: UserFile | None, quota: int | None = None) -> None:
+        self._there = Maildirs(folder, quota_bytes=quota)
+        self._made = Maildirs(folder, create=True, quota_bytes=quota)
         self._users = users
 
     async def of(self, user: str) -> Mailbox:

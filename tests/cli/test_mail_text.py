@@ -227,6 +227,13 @@ WORDS = st.sampled_from(
 )
 
 
+@pytest.mark.parametrize("charset", ["\0", "undefined", "punycode", "idna", "rot13", "utf-16", "nobody"])
+@pytest.mark.parametrize("name", ["name", "charset", "boundary"])
+def test_a_parameter_in_a_charset_that_is_none_is_left_out(name: str, charset: str) -> None:
+    for kind in ("text/plain", "multipart/mixed"):
+        assert read_message(f"Content-Type: {kind}; {name}*={charset}''%ff\r\n\r\nhello\r\n".encode())
+
+
 @settings(max_examples=500)
 @given(st.one_of(st.binary(), st.lists(WORDS, max_size=25).map(b"".join)))
 def test_anything_is_shown_and_nothing_drives_a_terminal(content: bytes) -> None:

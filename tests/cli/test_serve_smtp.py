@@ -142,6 +142,21 @@ def test_who_sends_too_much_has_to_come_again(tmp_path: Path, mail: Path) -> Non
             smtp.sendmail("anna@example.org", ["carl@example.com"], MESSAGE)
 
 
+def test_what_a_mailbox_has_no_room_for_waits(tmp_path: Path, mail: Path) -> None:
+    spool = ("--spool", tmp_path / "spool")
+    options = (*spool, "--local", f"example.com={mail}", "--quota", "2K")
+
+    def said() -> str:
+        ids = [line.split()[0] for line in run("queue", "list", *spool).stdout.splitlines()]
+        return run("queue", "show", *spool, *ids[:1]).stdout
+
+    with serving("smtp", "tcp://127.0.0.1:0", *options) as service, client(service.ports[0]) as smtp:
+        smtp.sendmail("anna@example.org", ["carl@example.com"], MESSAGE + "x\r\n" * 1000)
+        until(lambda: "4.2.2 The mailbox is full" in said())
+        smtp.sendmail("anna@example.org", ["carl@example.com"], MESSAGE)
+        until(lambda: messages(mail / "carl") == ["hello"])
+
+
 def test_aliases_lead_to_others(tmp_path: Path, mail: Path) -> None:
     aliases = tmp_path / "aliases.toml"
     aliases.write_text('"info@example.com" = ["carl@example.com"]\n')
@@ -222,6 +237,7 @@ def test_a_second_relay_on_the_same_spool_is_refused(tmp_path: Path, mail: Path)
         (["--spool", "DIR", "--relay-domain", "a.example=lmtp+unix:/x", "--tls-out", "required"], "a Unix socket"),
         (["--spool", "DIR", "--local", "a.example=DIR", "--relay-domain", "A.example=smtp://127.0.0.1"], "twice"),
         (["--discard", "--require-tls"], "--require-tls needs --cert"),
+        (["--spool", "DIR", "--trust", "127.0.0.1", "--quota", "1M"], "--quota goes with --local"),
         (["--discard", "--check-senders"], "--check-senders goes with --users"),
         (["--discard", "--hostname", "no name"], "hostname is a domain"),
         (["--discard", "--role", "submission", "--users", "nowhere.toml"], "nowhere.toml"),
