@@ -94,7 +94,50 @@ def _check_cost(content: bytes) -> None:
         raise Inconvertible("too many lines or parts, or fields that are too long")
 
 
-_POLICY = email.policy.compat32.clone(cte_type="7bit", linesep="\r\n", max_line_length=998)
+_CRLF = "\r\n"
+
+_LINE = 76
+"""How long a line may be that holds encoded words: RFC 2047 section 2."""
+
+_TEXT = ("subject", "comments", "content-description", "x-")
+"""What fields begin with whose body is text: encoded words may stand anywhere in it (RFC 2047 section 5)."""
+
+
+class _Policy(email.policy.Compat32):
+    """Encodes text alone. The standard library would take any field for text, an address with its name for one word."""
+
+    def fold_binary(self, name: str, value: str) -> bytes:
+        if value.isascii():
+            return super().fold_binary(name, value)
+        if not name.lower().startswith(_TEXT):
+            raise Inconvertible(f"bytes above 127 in {name}, which is no text")
+        try:
+            text = value.encode("ascii", "surrogateescape").decode()
+        except UnicodeDecodeError:
+            return super().fold_binary(name, value)  # as of an unknown charset: RFC 1428 section 3
+        unfolded = text.replace("\r", "").replace("\n", "")
+        return f"{name}: {f'{_CRLF} '.join(_words(unfolded, _LINE - len(name) - 2))}{_CRLF}".encode()
+
+
+def _words(text: str, room: int) -> Iterator[str]:
+    """Encoded words of whole characters, for a line each: RFC 2047. `room` is what the first line has for its own.
+
+    The standard library's `Header` would lose what Unicode has for line ends.
+    """
+    begun = b""
+    for letter in text:
+        if begun and len(_word(begun + letter.encode())) > room:
+            yield _word(begun)
+            begun, room = b"", _LINE - 1
+        begun += letter.encode()
+    yield _word(begun)
+
+
+def _word(text: bytes) -> str:
+    return f"=?utf-8?b?{base64.b64encode(text).decode()}?="
+
+
+_POLICY = _Policy(cte_type="7bit", linesep=_CRLF, max_line_length=998)
 
 
 def _parts(message: Message, depth: int = 0) -> Iterator[Message]:

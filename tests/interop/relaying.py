@@ -43,8 +43,8 @@ class Relay:
     spool: Path
     box: Path
     """Anna's Maildir."""
-    kill: Callable[[], object]
-    """Sends it SIGKILL."""
+    end: Callable[[int], tuple[int, str]]
+    """Ends it by a signal; returns its exit status and what it has said on standard error."""
 
     def send(
         self,
@@ -109,7 +109,7 @@ def relaying(folder: Path, *options: object, host: str = "127.0.0.1", port: int 
     box.mkdir(parents=True, exist_ok=True)
     fixed = ("--spool", folder / "spool", "--local", f"example.org={folder}/mail", "--trust", host)
     with serving("smtp", f"tcp://{host}:{port}", *fixed, "--hostname", "relay.example.org", *options) as service:
-        yield Relay(host, service.ports[0], folder / "spool", box, service.process.kill)
+        yield Relay(host, service.ports[0], folder / "spool", box, service.end)
 
 
 def fates(report: Message) -> dict[str, dict[str, str]]:

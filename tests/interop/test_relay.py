@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from email import message_from_bytes
+from email.header import decode_header
 from pathlib import Path
 
 import pytest
@@ -190,18 +191,26 @@ def test_who_is_told_to_come_later_does(tmp_path: Path) -> None:
 
 def test_a_host_for_seven_bits_gets_the_text_in_them(tmp_path: Path) -> None:
     with exim("accept_8bitmime = false") as peer, relaying(tmp_path, "--relay-to", peer.url()) as relay:
-        relay.send([CARL], EIGHT_BIT, ["BODY=8BITMIME"])
+        relay.send([CARL], EIGHT_BIT.replace(b"eight bit\r\n", "süß\r\n".encode()), ["BODY=8BITMIME"])
         relay.wait_until_empty()
         assert relay.returned == []
         (content,) = peer.wait_for(1)
     assert content.isascii()
     message = message_from_bytes(content)
+    assert decode_header(message["Subject"]) == [("süß".encode(), "utf-8")]
     assert message["Content-Transfer-Encoding"] == "quoted-printable"
     assert message.get_payload(decode=True) == stored(EIGHT_BIT).partition(b"\n\n")[2]
 
 
-def test_what_cannot_be_had_in_seven_bits_comes_back(tmp_path: Path) -> None:
-    content = EIGHT_BIT.replace(b"MIME-Version: 1.0", b"Content-Transfer-Encoding: base64")  # which it is not
+@pytest.mark.parametrize(
+    ("field", "instead"),
+    [
+        (b"MIME-Version: 1.0", b"Content-Transfer-Encoding: base64"),  # which it is not
+        (b"From: anna@example.org", "From: Änna <anna@example.org>".encode()),
+    ],
+)
+def test_what_cannot_be_had_in_seven_bits_comes_back(field: bytes, instead: bytes, tmp_path: Path) -> None:
+    content = EIGHT_BIT.replace(field, instead)
     with exim("accept_8bitmime = false") as peer, relaying(tmp_path, "--relay-to", peer.url()) as relay:
         relay.send([CARL], content, ["BODY=8BITMIME"])
         report = relay.wait_for_report()

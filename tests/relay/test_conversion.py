@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import email
+import email.header
 import email.policy
 from email.message import EmailMessage
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asyncnet.relay.conversion import DEEPEST, Inconvertible, convert
@@ -58,6 +59,42 @@ def test_other_parts_have_their_bytes() -> None:
 def test_what_is_encoded_already_stays_as_it_is() -> None:
     content = b"Content-Type: text/plain\r\nContent-Transfer-Encoding: base64\r\n\r\naGVsbG8=\r\n"
     assert b"aGVsbG8=" in convert(content)
+
+
+@pytest.mark.parametrize("folded", ["grüße an alle", "grüße\r\n an\r\n\talle"])
+@pytest.mark.parametrize("name", ["Subject", "Comments", "X-Greeting"])
+def test_text_in_a_header_says_what_it_said(name: str, folded: str) -> None:
+    content = f"{name}: {folded}\r\nFrom: anna@example.org\r\n\r\n".encode()
+    assert b"=?utf-8?" in convert(content)
+    message = converted(content)
+    assert message[name].split() == ["grüße", "an", "alle"]
+    assert message["From"] == "anna@example.org"
+
+
+@example("\x85=")
+@given(st.text(st.characters(min_codepoint=0x80, max_codepoint=0x3000) | st.sampled_from("ab ,="), min_size=1))
+def test_any_text_in_a_header_has_short_lines(text: str) -> None:
+    content = f"Subject: {text}\r\n\r\n".encode()
+    found = convert(content)
+    assert max(map(len, found.split(b"\r\n"))) <= 76 or content.isascii()  # RFC 2047 section 2
+    pieces = email.header.decode_header(email.message_from_bytes(found)["Subject"])
+    said = "".join(piece if isinstance(piece, str) else piece.decode(charset or "ascii") for piece, charset in pieces)
+    assert said.strip(" ") == text.strip(" ")
+
+
+def test_a_text_of_which_nobody_knows_the_charset_keeps_its_bytes() -> None:
+    found = convert(b"Subject: gr\xfc\xdfe\r\n\r\n")
+    ((raw, charset),) = email.header.decode_header(email.message_from_bytes(found)["Subject"])
+    assert (raw, charset) == (b"gr\xfc\xdfe", "unknown-8bit")  # RFC 1428 section 3
+
+
+@pytest.mark.parametrize(
+    "field", ["From: Jürgen <j@example.org>", "To: (ü) j@example.org", "Content-Type: text/plain; name=ü"]
+)
+@pytest.mark.parametrize("before", ["", "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n"])
+def test_no_address_and_no_type_is_taken_for_text(before: str, field: str) -> None:
+    with pytest.raises(Inconvertible, match=field.partition(":")[0]):
+        convert(f"{before}{field}\r\n\r\nhello\r\n".encode())
 
 
 @pytest.mark.parametrize(
