@@ -48,4 +48,6 @@ if __name__ == "__main__":
     services = re.sub(r"(?m)^(\S+ +(?:inet|unix|unix-dgram) +\S+ +\S+ +)y ", r"\1n ", services)
     (configuration / "master.cf").write_text(services)
     announce(port)
-    os.execvp("postfix", ["postfix", "-c", str(configuration), "start-fg"])
+    # Its master leaves the process group by which servers are ended: in a namespace it goes with whoever made that.
+    command = ["postfix", "-c", str(configuration), "start-fg"]
+    os.execvp("unshare", ["unshare", "--pid", "--fork", "--kill-child", *command])
