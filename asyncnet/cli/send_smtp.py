@@ -82,7 +82,7 @@ class MailSender:
                 raise
             _complain(error.outcomes, file, screen)
             raise NotSent("nobody gets it") from error
-        except trio.Cancelled:
+        except (trio.Cancelled, KeyboardInterrupt):  # Trio raises this one where it finds us at work
             if is_whole:
                 screen.complain(_shown(file), "interrupted: nobody knows whether the server has taken it")
             raise
