@@ -1,8 +1,7 @@
 """What URLs of every scheme share: how they are cut, which characters they hold, host and port (RFC 3986). Pure.
 
 What is unclear is refused: backslashes, blanks, controls, escapes in the host, numbers that only C libraries take for
-an address. A host in other letters than ASCII goes through IDNA (UTS 46). Used by `asyncnet.http.url` and
-`asyncnet.ftp.url`.
+an address. A host in other letters than ASCII goes through IDNA (UTS 46). Used by the `url` of each protocol.
 """
 
 from __future__ import annotations
@@ -42,6 +41,20 @@ def check_escapes(text: str, *parts: str) -> None:
     """Raise URLError where one of the `parts` of `text` has a % that begins no escape."""
     if any(map(_find_bad_escape, parts)):
         raise URLError(f"{shown(text)}: two hexadecimal digits follow a %; the % itself is %25")
+
+
+def split_userinfo(text: str, place: str) -> tuple[str | None, str | None, str]:
+    """User and password of `place`, an authority, as they are written, and what stands behind them.
+
+    None: there is none. Raises URLError for a password without a user. HTTP's URLs have no users.
+    """
+    userinfo, at, rest = place.rpartition("@")
+    if not at:
+        return None, None, place
+    user, colon, password = userinfo.partition(":")
+    if not user:
+        raise URLError(f"{shown(text)}: the user before the @ is missing")
+    return user, password if colon else None, rest
 
 
 def host_and_port(text: str, place: str, default: int) -> tuple[str, int]:

@@ -13,7 +13,16 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote
 
-from asyncnet.urls import URLError, authority, check_characters, check_escapes, host_and_port, shown, split_url
+from asyncnet.urls import (
+    URLError,
+    authority,
+    check_characters,
+    check_escapes,
+    host_and_port,
+    shown,
+    split_url,
+    split_userinfo,
+)
 
 DEFAULT_PORTS = {"ftp": 21, "ftps": 990, "ftpes": 21}
 
@@ -59,15 +68,11 @@ def parse_url(text: str) -> FTPURL:
     scheme, place, path = parts
     check_characters(text)
     check_escapes(text, path, place)
-    userinfo, at, place = place.rpartition("@")
+    user, password, place = split_userinfo(text, place)
     host, port = host_and_port(text, place, DEFAULT_PORTS[scheme])
-    user = password = None
-    if at:
-        name, colon, secret = userinfo.partition(":")
-        user, password = _decoded(name, text), _decoded(secret, text) if colon else None
-        if not user:
-            raise URLError(f"{shown(text)}: the user before the @ is missing")
     path, kind = _path_and_type(path, text)
+    user = None if user is None else _decoded(user, text)
+    password = None if password is None else _decoded(password, text)
     return FTPURL(scheme, host, port, _decoded(path, text), user, password, kind)
 
 

@@ -11,7 +11,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote
 
-from asyncnet.urls import URLError, authority, check_characters, check_escapes, host_and_port, shown, split_url
+from asyncnet.urls import (
+    URLError,
+    authority,
+    check_characters,
+    check_escapes,
+    host_and_port,
+    shown,
+    split_url,
+    split_userinfo,
+)
 
 DEFAULT_PORTS = {"pop3": 110, "pop3s": 995}
 
@@ -52,14 +61,11 @@ def parse_url(text: str) -> POP3URL:
     check_escapes(text, place)
     if rest not in ("", "/"):
         raise URLError(f"{shown(text)}: nothing stands behind the host")
-    userinfo, at, place = place.rpartition("@")
+    user, password, place = split_userinfo(text, place)
     host, port = host_and_port(text, place, DEFAULT_PORTS[scheme])
-    if not at:
-        return POP3URL(scheme, host, port)
-    name, colon, secret = userinfo.partition(":")
-    if not name:
-        raise URLError(f"{shown(text)}: the user before the @ is missing")
-    return POP3URL(scheme, host, port, _decoded(name, text), _decoded(secret, text) if colon else None)
+    user = None if user is None else _decoded(user, text)
+    password = None if password is None else _decoded(password, text)
+    return POP3URL(scheme, host, port, user, password)
 
 
 def _decoded(part: str, text: str) -> str:

@@ -10,7 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote
 
-from asyncnet.urls import URLError, authority, check_characters, check_escapes, host_and_port, shown, split_url
+from asyncnet.urls import (
+    URLError,
+    authority,
+    check_characters,
+    check_escapes,
+    host_and_port,
+    shown,
+    split_url,
+    split_userinfo,
+)
 
 DEFAULT_PORTS = {"smtp": 25, "smtps": 465, "lmtp": 24}
 
@@ -55,14 +64,10 @@ def parse_url(text: str) -> SMTPURL:
     check_escapes(text, place)
     if rest not in ("", "/"):
         raise URLError(f"{shown(text)}: nothing stands behind the host")
-    userinfo, at, place = place.rpartition("@")
+    user, password, place = split_userinfo(text, place)
     host, port = host_and_port(text, place, DEFAULT_PORTS[scheme])
-    user = password = None
-    if at:
-        name, colon, secret = userinfo.partition(":")
-        user, password = _decoded(name, text), _decoded(secret, text) if colon else None
-        if not user:
-            raise URLError(f"{shown(text)}: the user before the @ is missing")
+    user = None if user is None else _decoded(user, text)
+    password = None if password is None else _decoded(password, text)
     return SMTPURL(scheme, host, port, user, password)
 
 
