@@ -59,7 +59,7 @@ async def auth(talk: Conversation, argument: str) -> Reply:
 
     async def challenge(data: bytes) -> bytes:
         talk.say(Reply.of(334, encode_response(data).decode()))
-        return decode_response((await talk.read_line()).rstrip(b"\r\n"))
+        return decode_response(await talk.read_line())
 
     try:
         with stream.secret():

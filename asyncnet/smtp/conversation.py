@@ -59,6 +59,7 @@ class Conversation:
         self._logins: Logins | None = None
         self._mechanisms: tuple[str, ...] | None = None
         self._errors = 0
+        self._chatter = 0  # both since the last message
         self._said_goodbye = False
         self._turn = idle()
 
@@ -123,6 +124,10 @@ class Conversation:
                 await self.stream.flush()
             self.say(reply)
 
+    def mail_has_come(self) -> None:
+        """A message was taken: what was wrong before it is forgiven."""
+        self._errors = self._chatter = 0
+
     async def drop_message(self) -> None:
         """The transaction is over. Aborts it, unless it was completed."""
         incoming, self.incoming = self.incoming, None
@@ -142,14 +147,18 @@ class Conversation:
         self._mechanisms = None
 
     async def read_line(self) -> bytes:
-        """A line that is no command: an answer to a challenge. Raises `CommandError` for one that is too long."""
+        """A line that is no command, but an answer to a challenge; without its end. Raises `CommandError` for one that
+        is too long, or does not end with CR LF."""
         self.stream.deadline = trio.current_time() + self.server.smtp_timeouts.command
         limits = self.server.smtp_limits
         try:
-            return await self.stream.receive_until(b"\n", limit=limits.line)
+            line = await self.stream.receive_until(b"\n", limit=limits.line)
         except LimitExceeded:
             await self.stream.skip_until(b"\n", limit=limits.skipped)
             raise CommandError("a line that is too long", 500, "5.5.6") from None
+        if not line.endswith(b"\r\n") and not self.knows_no_better:
+            raise CommandError("a line that does not end with CR LF", 500, "5.5.2")
+        return line.removesuffix(b"\n").removesuffix(b"\r")
 
     # Commands
 
@@ -163,9 +172,7 @@ class Conversation:
                     reply = await self._obey(line)
                     if reply is not None:
                         self.say(reply)
-                        self._count_errors(reply)
-                        if reply.code == 421:  # maybe a delivery has said so
-                            self.is_ending = True
+                        self._count(reply)
             except ReceiveTimeout:
                 self.say(coded(421, "4.4.2", "Nothing came for too long."))
             except LimitExceeded:
@@ -201,7 +208,7 @@ class Conversation:
             except LimitExceeded:
                 refusal = coded(500, "5.5.2", f"A command has at most {limits.line} bytes.")
                 self.say(refusal)
-                self._count_errors(refusal)
+                self._count(refusal)
                 await stream.skip_until(b"\n", limit=limits.skipped)
         return None
 
@@ -234,6 +241,8 @@ class Conversation:
                 refusal = self.session.check(command.verb)
                 if refusal is not None:
                     return refusal
+            if not declaration.brings_mail:
+                self._chatter += 1
             if command.argument and declaration.argument is Argument.NONE:
                 return coded(501, "5.5.4", f"{command.verb} takes no argument.")
             if not command.argument and declaration.argument is Argument.REQUIRED:
@@ -244,11 +253,17 @@ class Conversation:
         except Refused as exc:
             return refusal_reply(exc)
 
-    def _count_errors(self, reply: Reply) -> None:
-        """End a connection on which nothing comes that could be done."""
-        self._errors = self._errors + 1 if reply.is_permanent_failure else 0
-        if self._errors > self.server.smtp_limits.errors:
-            self.say(coded(421, "4.7.0", "Too many errors in a row."))
+    def _count(self, reply: Reply) -> None:
+        """End a connection that brings no mail: one that guesses, or is only kept alive."""
+        limits = self.server.smtp_limits
+        if reply.is_permanent_failure:
+            self._errors += 1
+        elif not reply.is_success:
+            self._chatter += 1
+        if reply.code == 421:  # maybe a delivery has said so
+            self.is_ending = True
+        elif not self.is_ending and (self._errors > limits.errors or self._chatter > limits.chatter):
+            self.say(coded(421, "4.7.0", "Too many errors." if self._errors > limits.errors else "No mail comes."))
             self.is_ending = True
 
 

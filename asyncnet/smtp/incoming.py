@@ -19,8 +19,11 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
+
+import trio
 
 from asyncnet.errors import LimitExceeded
 from asyncnet.smtp.content import LineCheck
@@ -46,6 +49,8 @@ class Incoming:
         """Why the content is not taken; None: it is, as yet."""
         self.size = 0
         """How many bytes of content have come."""
+        self.begun = math.inf
+        """When its content was begun."""
         self.lines: LineCheck | None = None
         """What looks at its lines, since it comes by BDAT."""
         self._transaction = transaction
@@ -61,6 +66,7 @@ class Incoming:
 
     def begin(self, added: Callable[[HeaderWatch], bytes]) -> None:
         """The content comes next. `added` tells what is to stand in front of it, once its header is known."""
+        self.begun = trio.current_time()
         self._added = added
 
     async def write(self, content: bytes) -> None:

@@ -16,9 +16,10 @@ from asyncnet.errors import ConfigurationError
 from asyncnet.limits import Timeouts
 from asyncnet.service import Service, serve
 from asyncnet.smtp.address import MailAddress
-from asyncnet.smtp.delivery import Refused, Role
-from asyncnet.smtp.envelope import Body, Notify, Recipient, Returned
+from asyncnet.smtp.delivery import Client, Refused, Role
+from asyncnet.smtp.envelope import Body, Envelope, Notify, Recipient, Returned
 from asyncnet.smtp.limits import SMTPLimits, SMTPTimeouts
+from asyncnet.smtp.policies import Guarded, Rule
 from asyncnet.smtp.server import SMTPHandler
 from asyncnet.testing import MemoryListener, ScriptedPeer
 from tests.smtp.recorder import Peer, Recorder, Users, connected
@@ -191,16 +192,67 @@ class TestConversation:
         expected = '203.0.113.9:40000: from <"a b"@example.org> to 1 recipients, 26 bytes: 250 2.0.0 queued as 1'
         assert expected in caplog.text
 
-    async def test_errors_in_a_row_end_the_connection(self, autojump_clock: MockClock) -> None:
+    async def test_errors_without_a_message_end_the_connection(self, autojump_clock: MockClock) -> None:
         async with connected(limits=SMTPLimits(errors=3)) as peer:
-            for _ in range(2):
+            for command in ("NOOP", "RSET", "VRFY anna", "EHLO client.example", "MAIL FROM:<a@example.org>"):
+                assert (await peer.do(command)).is_success
+                if command != "NOOP":
+                    assert (await peer.do("RCPT TO:<>")).is_permanent_failure
+            assert str(await peer.reply()).startswith("421 4.7.0 Too many errors.")
+            await peer.scripted.expect_end()
+
+    @pytest.mark.parametrize("role", [Role.MX, Role.LMTP])
+    async def test_and_a_message_makes_up_for_them(self, autojump_clock: MockClock, role: Role) -> None:
+        hello = "LHLO client.example" if role is Role.LMTP else "EHLO client.example"
+        recorder = Recorder()
+        async with connected(recorder, role=role, hello=hello, limits=SMTPLimits(errors=3, chatter=3)) as peer:
+            for _ in range(3):
+                await peer.expect("250", "NOOP")
+                await peer.expect("250", "NOOP")
                 for _ in range(3):
                     await peer.expect("500", "FOO")
-                await peer.expect("250", "NOOP")
+                assert (await peer.send(CONTENT)).code == 250
+            recorder.fails["commit"] = Refused(550, "5.7.1", "No.")
             for _ in range(4):
-                await peer.expect("500", "FOO")
+                assert (await peer.send(CONTENT)).code == 550
             assert str(await peer.reply()).startswith("421 4.7.0")
             await peer.scripted.expect_end()
+
+    @pytest.mark.parametrize(
+        "commands",
+        [
+            *(["NOOP"], ["RSET"], ["VRFY anna"], ["HELP"], ["EHLO client.example"], ["HELO client.example"]),
+            ["MAIL FROM:<anna@example.org>", "RSET"],
+            ["MAIL FROM:<anna@example.org>", "RCPT TO:<carl@example.org>", "EHLO client.example"],
+            ["MAIL FROM:<later@example.org>"],
+        ],
+    )
+    async def test_nor_does_chatter_go_on_for_ever(self, autojump_clock: MockClock, commands: list[str]) -> None:
+        class Later(Rule):
+            async def sender(self, envelope: Envelope, client: Client) -> Envelope:
+                if envelope.sender == MailAddress("later", "example.org"):
+                    raise Refused(451, "4.7.1", "Later.")
+                return envelope
+
+        async with connected(Guarded(Recorder(), Later()), limits=SMTPLimits(chatter=5)) as peer:
+            for _ in range(5):  # the first EHLO counts, too
+                for command in commands:
+                    assert not (await peer.do(command)).is_permanent_failure
+            assert str(await peer.reply()).startswith("421 4.7.0 No mail comes.")
+            await peer.scripted.expect_end()
+
+    async def test_who_says_goodbye_hears_nothing_else(self, autojump_clock: MockClock) -> None:
+        async with connected(limits=SMTPLimits(chatter=2)) as peer:
+            await peer.expect("250", "NOOP")
+            await peer.expect("221", "QUIT")
+            await peer.scripted.expect_end()
+
+    async def test_parameters_are_understood_behind_helo_too(self, autojump_clock: MockClock) -> None:
+        recorder = Recorder()
+        async with connected(recorder, hello="HELO client.example") as peer:
+            await peer.expect("250 2.1.0", "MAIL FROM:<anna@example.org> SIZE=26 BODY=8BITMIME")
+        assert recorder.taken[0].envelope.body is Body.EIGHT_BIT
+        assert recorder.taken[0].client.protocol == "SMTP"
 
     async def test_a_connection_has_so_many_messages(self, autojump_clock: MockClock) -> None:
         async with connected(limits=SMTPLimits(messages=1)) as peer:
@@ -246,6 +298,18 @@ class TestTime:
             if command.startswith(b"DATA"):
                 assert (await peer.reply()).code == 354
             assert str(await peer.reply()).startswith("421 4.4.2")
+            await peer.scripted.expect_end()
+        assert recorder.ends == [["abort"]]
+
+    @pytest.mark.parametrize("chunk", [b"BDAT 1\r\nx", b"BDAT 0\r\n"])
+    async def test_chunks_have_the_time_of_one_content(self, autojump_clock: MockClock, chunk: bytes) -> None:
+        recorder = Recorder()
+        async with connected(recorder, timeouts=SMTPTimeouts(content=10), limits=SMTPLimits(rate=100)) as peer:
+            await peer.begin()
+            for _ in range(3):
+                assert (await peer.raw(chunk)).code == 250
+                await trio.sleep(4)
+            assert str(await peer.raw(chunk)).startswith("421 4.4.2")
             await peer.scripted.expect_end()
         assert recorder.ends == [["abort"]]
 

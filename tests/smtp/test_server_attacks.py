@@ -160,6 +160,24 @@ class TestBombs:
         assert body == content
 
 
+SESSION = (
+    b"EHLO client.example\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.org>\r\nDATA\r\nA: b\r\n\r\nx\r\n.\r\n"
+    b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.org>\r\nBDAT 8\r\nA: b\r\n\r\nBDAT 3 LAST\r\nx\r\nQUIT\r\n"
+)
+
+
+@pytest.mark.parametrize("leave", ["close", "send_eof"])
+async def test_a_session_that_breaks_off_anywhere_leaves_what_was_whole(leave: str, autojump_clock: MockClock) -> None:
+    ends = [SESSION.index(b"\r\n.\r\n") + 5, SESSION.index(b"QUIT")]
+    for length in range(len(SESSION)):
+        recorder = Recorder()
+        async with connected(recorder, hello="") as peer:
+            await peer.scripted.send(SESSION[:length])
+            await getattr(peer.scripted, leave)()
+        assert recorder.ends.count(["commit"]) == sum(length >= end for end in ends), SESSION[:length]
+        assert all(end in (["commit"], ["abort"]) for end in recorder.ends)
+
+
 WORDS = st.sampled_from(
     [
         *("", "client.example", "FROM:<a@example.org>", "FROM:<>", "TO:<a@example.org>", "TO:<postmaster>"),
