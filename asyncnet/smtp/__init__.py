@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from asyncnet.smtp.policies import Guarded as Guarded
     from asyncnet.smtp.policies import KnownRecipients as KnownRecipients
     from asyncnet.smtp.policies import NoOpenRelay as NoOpenRelay
+    from asyncnet.smtp.policies import QualifiedDomains as QualifiedDomains
     from asyncnet.smtp.policies import RateLimit as RateLimit
     from asyncnet.smtp.policies import Rule as Rule
     from asyncnet.smtp.policies import SendersOfUsers as SendersOfUsers
@@ -85,6 +86,7 @@ else:
                 "Guarded",
                 "KnownRecipients",
                 "NoOpenRelay",
+                "QualifiedDomains",
                 "RateLimit",
                 "Rule",
                 "SendersOfUsers",

@@ -17,6 +17,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from graphlib import CycleError, TopologicalSorter
 
 import trio
 
@@ -178,8 +179,9 @@ class Aliases(Rule):
 
     An alias of no address throws its mail away. "@example.org" catches all of a domain that is found nowhere else;
     `known` says what is found where that is not the aliases alone, as in `KnownRecipients`. With `separator` "+", what
-    is for anna+lists@example.org and found nowhere goes to anna@example.org. Raises ValueError for an address that is
-    none, and for aliases that go in circles.
+    is for anna+lists@example.org and found nowhere goes to anna@example.org. Each address is followed once, however
+    many lead to it, and one that leads to nobody but itself is itself. Raises ValueError for an address that is none,
+    and for aliases that go in circles.
     """
 
     def __init__(
@@ -202,37 +204,79 @@ class Aliases(Rule):
                 self._catch_all[ascii_domain(parse_domain(name[1:]))] = found
             else:
                 self._aliases[_key(MailAddress.parse(name))] = found
-        for key in self._aliases:
-            self._check_circle(key, ())
+        self._check_circles()
 
-    def _check_circle(self, key: tuple[str, str], above: tuple[tuple[str, str], ...]) -> None:
-        if key in above:
-            raise ValueError(f"the alias {'@'.join(key)} leads back to itself")
-        for target in self._aliases.get(key, ()):
-            if _key(target) != key:  # anna, and somebody else as well
-                self._check_circle(_key(target), (*above, key))
+    def _check_circles(self) -> None:
+        others = {  # an alias may name itself: anna, and somebody else as well
+            key: {_key(target) for target in targets} - {key} for key, targets in self._aliases.items()
+        }
+        try:
+            TopologicalSorter(others).prepare()
+        except CycleError as exc:
+            raise ValueError(f"the alias {'@'.join(exc.args[1][0])} leads back to itself") from None
 
     async def recipient(self, recipient: Recipient, envelope: Envelope, client: Client) -> Sequence[Recipient]:
         found = await self._resolve(recipient.address)
-        return [replace(recipient, address=address) for address in dict.fromkeys(found)]
+        return [replace(recipient, address=address) for address in found]
 
-    async def _resolve(self, address: MailAddress) -> list[MailAddress]:
-        key = _key(address)
-        targets = self._aliases.get(key)
+    async def _resolve(self, address: MailAddress) -> Collection[MailAddress]:
+        found: dict[MailAddress, None] = {}
+        followed = set()
+        waiting = [address]
+        is_for_nobody = False
+        while waiting:
+            one = waiting.pop()
+            if one in followed:
+                continue
+            followed.add(one)
+            targets = await self._follow(one)
+            is_for_nobody = is_for_nobody or not targets
+            for target in reversed(targets):
+                if _key(target) == _key(one):
+                    found[target] = None
+                else:
+                    waiting.append(target)
+        return found if found or is_for_nobody else [address]
+
+    async def _follow(self, address: MailAddress) -> Sequence[MailAddress]:
+        """The next step: whom mail for `address` goes to, itself if that is all."""
+        targets = self._aliases.get(_key(address))
         if targets is not None:
-            found = [[target] if _key(target) == key else await self._resolve(target) for target in targets]
-            return [one for each in found for one in each]
+            return targets
         if not address.domain or await self._knows(address):
             return [address]
         base = address.local.partition(self._separator)[0] if self._separator else ""
         if base and base != address.local:
-            return await self._resolve(MailAddress(base, address.domain))
+            return [MailAddress(base, address.domain)]
         return self._catch_all.get(address.ascii_domain, [address])
 
     async def _knows(self, address: MailAddress) -> bool:
         if self._ask is None:
             return _key(address) in self._known
         return (self._separator is not None or bool(self._catch_all)) and await self._ask(address)
+
+
+class QualifiedDomains(Rule):
+    """For submission: the domains of the envelope have a dot, as RFC 6409 section 4.2 demands, or are one of `domains`,
+    which are known here. Address literals may stand, and so may "postmaster" alone.
+    """
+
+    def __init__(self, *, domains: Iterable[str] = ()) -> None:
+        self._domains = _domains(domains)
+
+    async def sender(self, envelope: Envelope, client: Client) -> Envelope:
+        if envelope.sender is not None and not self._is_qualified(envelope.sender):
+            raise Refused(554, "5.1.8", "The sender's domain is no whole one: it has no dot.")
+        return envelope
+
+    async def recipient(self, recipient: Recipient, envelope: Envelope, client: Client) -> Sequence[Recipient]:
+        if not self._is_qualified(recipient.address):
+            raise Refused(554, "5.1.2", "The recipient's domain is no whole one: it has no dot.")
+        return (recipient,)
+
+    def _is_qualified(self, address: MailAddress) -> bool:
+        domain = address.ascii_domain
+        return not domain or "." in domain or domain.startswith("[") or domain in self._domains
 
 
 class SendersOfUsers(Rule):
