@@ -68,7 +68,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--aliases", metavar="FILE", help='other addresses (TOML): "info@example.org" = ["anna@example.org"]'
     )
     what.add_argument(
-        "--relay-to", metavar="URL", help="the host for all other mail: smtp://[user:password@]host[:port]"
+        "--relay-to",
+        metavar="URL",
+        help="the host for all other mail: smtp://[user@]host[:port]; the password is that of ~/.netrc",
     )
     what.add_argument(
         "--relay-domain",
@@ -193,7 +195,8 @@ def _check(args: argparse.Namespace) -> None:
     """Refuse what takes no mail, and options that would do nothing."""
     if args.discard == (args.spool is not None):
         raise ConfigurationError("where the mail goes is said by --spool DIR (a relay's queue) or --discard, not both")
-    if args.discard and (args.local or args.relay_to or args.relay_domain or args.trust or args.aliases):
+    rules = (args.trust, args.aliases, args.check_senders, args.messages_per_hour)
+    if args.discard and any((args.local, args.relay_to, args.relay_domain, *rules)):
         raise ConfigurationError("--discard keeps nothing: --local, --relay-to and their kin go with --spool")
     if args.spool is not None and not (args.local or args.relay_domain or args.users or args.trust):
         raise ConfigurationError(
@@ -251,8 +254,8 @@ def _routes(args: argparse.Namespace, local: dict[str, Mailboxes]) -> Routes:
     from asyncnet.smtp.url import parse_url
 
     manners, host_manners = _manners(args)
-    via = {domain: parse_url(url) for domain, url in args.relay_domain}
-    default = None if args.relay_to is None else parse_url(args.relay_to)
+    via = {domain: _with_password(parse_url(url)) for domain, url in args.relay_domain}
+    default = None if args.relay_to is None else _with_password(parse_url(args.relay_to))
     for url in (*via.values(), *([default] if default else ())):
         _check_way(url, host_manners)
     ourselves = Ourselves([_hostname(args)], _addresses(map(parse, args.endpoints)))
@@ -264,6 +267,21 @@ def _routes(args: argparse.Namespace, local: dict[str, Mailboxes]) -> Routes:
         manners=manners,
         host_manners=host_manners,
     )
+
+
+def _with_password(url: SMTPURL) -> SMTPURL:
+    """The password is the netrc file's where the URL has none: everybody on the machine can read a command line. A
+    server asks nobody."""
+    from dataclasses import replace
+
+    from asyncnet.cli.logins import netrc_password
+
+    if url.user is None or url.password is not None:
+        return url
+    password = netrc_password(url.user, url.host)
+    if password is None:
+        raise ConfigurationError(f"{url}: the password is missing: write it into ~/.netrc, for this host and this user")
+    return replace(url, password=password)
 
 
 def _check_way(url: SMTPURL, manners: Manners) -> None:
@@ -324,7 +342,15 @@ def _host_and_port(text: str) -> tuple[str, int]:
 def _guarded(args: argparse.Namespace, relay: Relay, local: dict[str, Mailboxes]) -> Delivery:
     """The rules that stand in front of the relay."""
     from asyncnet.smtp.address import MailAddress, ascii_domain
-    from asyncnet.smtp.policies import Aliases, Guarded, KnownRecipients, NoOpenRelay, RateLimit, SendersOfUsers
+    from asyncnet.smtp.policies import (
+        Aliases,
+        Guarded,
+        KnownRecipients,
+        NoOpenRelay,
+        QualifiedDomains,
+        RateLimit,
+        SendersOfUsers,
+    )
 
     ours = [*local, *(domain for domain, _ in args.relay_domain)]
     boxes = {ascii_domain(domain): found for domain, found in local.items()}
@@ -340,6 +366,8 @@ def _guarded(args: argparse.Namespace, relay: Relay, local: dict[str, Mailboxes]
     if args.messages_per_hour is not None:
         rules.append(RateLimit(messages=args.messages_per_hour))
     rules.append(NoOpenRelay(ours, trusted=args.trust))
+    if args.role == "submission":
+        rules.append(QualifiedDomains(domains=ours))
     if args.check_senders:
         rules.append(SendersOfUsers())
     if args.aliases is not None:

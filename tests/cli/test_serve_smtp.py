@@ -105,6 +105,28 @@ def test_users_and_trusted_networks_send_to_others(tmp_path: Path, mail: Path, u
             until(lambda: len(messages(mail / "carl")) == 2)
 
 
+def test_the_password_of_a_host_comes_from_netrc(tmp_path: Path, mail: Path, users: Path) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login anna password secret\n")
+    there = ("--role", "submission", "--users", users, "--spool", tmp_path / "there", "--local", f"example.com={mail}")
+    with serving("smtp", "tcp://127.0.0.1:0", *there) as host:
+        url = f"smtp://anna@127.0.0.1:{host.ports[0]}"
+        options = ("--spool", tmp_path / "spool", "--trust", "127.0.0.1", "--relay-to", url)
+        with serving("smtp", "tcp://127.0.0.1:0", *options, NETRC=str(tmp_path / "netrc")) as service:
+            with client(service.ports[0]) as smtp:
+                smtp.sendmail("anna@example.org", ["carl@example.com"], MESSAGE)
+            until(lambda: messages(mail / "carl") == ["hello"])
+
+
+def test_who_submits_names_whole_domains(tmp_path: Path, mail: Path, users: Path) -> None:
+    options = ("--role", "submission", "--users", users, "--spool", tmp_path / "spool", "--local", f"localhost={mail}")
+    with serving("smtp", "tcp://127.0.0.1:0", *options) as service, client(service.ports[0]) as smtp:
+        smtp.login("anna", "secret")
+        assert smtp.mail("anna@sales") == (554, b"5.1.8 The sender's domain is no whole one: it has no dot.")
+        assert smtp.mail("anna@localhost")[0] == 250
+        assert smtp.rcpt("carl@sales")[0] == 554
+        assert [smtp.rcpt(one)[0] for one in ("carl@localhost", "postmaster", "carl@example.org")] == [250, 250, 250]
+
+
 def test_what_has_its_250_arrives_though_both_ends_were_killed(tmp_path: Path, mail: Path) -> None:
     spool = ("--spool", tmp_path / "spool", "--trust", "127.0.0.1")
     there = ("--spool", tmp_path / "there", "--local", f"example.com={mail}")
@@ -233,19 +255,23 @@ def test_a_second_relay_on_the_same_spool_is_refused(tmp_path: Path, mail: Path)
         (["--spool", "DIR", "--trust", "127.0.0.1", "--relay-to", "http://127.0.0.1"], "smtp://"),
         (["--spool", "DIR", "--trust", "127.0.0.1", "--name-server", "nobody"], "--name-server is an address"),
         (["--spool", "DIR", "--trust", "127.0.0.1", "--aliases", "nowhere.toml"], "--aliases nowhere.toml"),
-        (["--spool", "DIR", "--trust", "127.0.0.1", "--relay-to", "smtp://anna@127.0.0.1"], "no password"),
+        (["--spool", "DIR", "--trust", "127.0.0.1", "--relay-to", "smtp://anna@127.0.0.1"], "the password is missing"),
+        (["--spool", "DIR", "--relay-domain", "a.example=smtp://anna@127.0.0.1"], "anna@127.0.0.1: the password"),
         (["--spool", "DIR", "--relay-domain", "a.example=lmtp+unix:/x", "--tls-out", "required"], "a Unix socket"),
         (["--spool", "DIR", "--local", "a.example=DIR", "--relay-domain", "A.example=smtp://127.0.0.1"], "twice"),
         (["--discard", "--require-tls"], "--require-tls needs --cert"),
         (["--spool", "DIR", "--trust", "127.0.0.1", "--quota", "1M"], "--quota goes with --local"),
-        (["--discard", "--check-senders"], "--check-senders goes with --users"),
+        (["--spool", "DIR", "--trust", "127.0.0.1", "--check-senders"], "--check-senders goes with --users"),
+        (["--discard", "--check-senders"], "--discard keeps nothing"),
+        (["--discard", "--messages-per-hour", "5"], "--discard keeps nothing"),
         (["--discard", "--hostname", "no name"], "hostname is a domain"),
         (["--discard", "--role", "submission", "--users", "nowhere.toml"], "nowhere.toml"),
     ],
 )
 def test_what_could_not_work_is_refused_at_once(
-    options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("NETRC", str(tmp_path / "no netrc"))
     arguments = [option.replace("DIR", str(tmp_path)) for option in options]
     try:
         status = main(["serve", "smtp", "tcp://127.0.0.1:0", *arguments])
