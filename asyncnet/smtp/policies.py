@@ -120,7 +120,7 @@ class NoOpenRelay(Rule):
     """Mail for `domains` is taken from everybody, mail for others only from users who have logged in and from clients
     in the networks of `trusted`. Without this rule, a server that passes mail on is open to everybody.
 
-    What stands alone as "postmaster" is ours (RFC 5321 section 4.5.1). A local part with "%", "!" or "@" in it was once
+    What stands alone as "postmaster" is ours (RFC 5321 section 4.5.1), where any domain is. A local part with "%", "!" or "@" in it was once
     a route to somewhere else; nobody but a trusted client may write one, whatever stands behind the last "@".
     """
 
@@ -132,7 +132,7 @@ class NoOpenRelay(Rule):
         address = recipient.address
         if client.identity is not None or client.peer in self._trusted:
             return (recipient,)
-        if address.domain and address.ascii_domain not in self._domains:
+        if address.ascii_domain not in self._domains and (address.domain or not self._domains):
             raise Refused(550, "5.7.1", "Mail for others is not taken from here.")
         if not _ROUTES.isdisjoint(address.local):
             raise Refused(550, "5.7.1", "Routes in an address are not followed.")

@@ -117,6 +117,16 @@ def test_the_password_of_a_host_comes_from_netrc(tmp_path: Path, mail: Path, use
             until(lambda: messages(mail / "carl") == ["hello"])
 
 
+def test_the_postmaster_of_a_relay_is_that_of_its_domain(tmp_path: Path, mail: Path) -> None:
+    there = ("--spool", tmp_path / "there", "--local", f"example.com={mail}")
+    with serving("smtp", "tcp://127.0.0.1:0", *there) as host:
+        way = f"example.com=smtp://127.0.0.1:{host.ports[0]}"
+        with serving("smtp", "tcp://127.0.0.1:0", "--spool", tmp_path / "spool", "--relay-domain", way) as service:
+            with client(service.ports[0]) as smtp:
+                smtp.sendmail("anna@example.org", ["postmaster"], MESSAGE)
+            until(lambda: messages(mail / "postmaster") == ["hello"])
+
+
 def test_who_submits_names_whole_domains(tmp_path: Path, mail: Path, users: Path) -> None:
     options = ("--role", "submission", "--users", users, "--spool", tmp_path / "spool", "--local", f"localhost={mail}")
     with serving("smtp", "tcp://127.0.0.1:0", *options) as service, client(service.ports[0]) as smtp:

@@ -80,6 +80,11 @@ class TestNoOpenRelay:
         assert not await allowed(self.RULE, "carl@elsewhere.example", Client(Address("198.51.101.7", 1), "a"))
         assert not await allowed(self.RULE, "carl@elsewhere.example", Client(Address(path="/run/x", uid=0), "a"))
 
+    async def test_where_no_domain_is_ours_there_is_no_postmaster(self) -> None:
+        rule = NoOpenRelay([])
+        assert not await allowed(rule, "postmaster")
+        assert await allowed(rule, "postmaster", ANNA)
+
     async def test_nobody_is_trusted_unless_that_was_said(self) -> None:
         for peer in (Address("127.0.0.1", 1), Address("::1", 1), NOWHERE):
             assert not await allowed(NoOpenRelay(["example.org"]), "carl@elsewhere.example", Client(peer, "a"))
