@@ -169,6 +169,8 @@ class TestMail:
             ("FROM:<> SIZE=-1", 501, "5.5.4"),
             ("FROM:<> SIZE=1 SIZE=2", 501, "5.5.4"),
             ("FROM:<> SIZE=" + "9" * 21, 501, "5.5.4"),
+            ("FROM:<> BODY=7BIT\x0bSIZE=1", 501, "5.5.4"),
+            ("FROM:<> BODY=7BIT\u00a0SIZE=1", 501, "5.5.4"),
             ("FROM:<> BODY=9BIT", 501, "5.5.4"),
             ("FROM:<> BODY", 501, "5.5.4"),
             ("FROM:<> SMTPUTF8=1", 501, "5.5.4"),
