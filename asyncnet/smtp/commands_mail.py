@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
 
 import trio
@@ -173,18 +172,18 @@ def _begin(talk: Conversation, incoming: Incoming) -> None:
     server, tls = talk.server, talk.stream.tls
 
     def added(header: HeaderWatch) -> bytes:
-        message_id, now = f"{random.getrandbits(64):016x}", int(time.time())  # known to all who get it
+        now = int(time.time())
         field = received_field(
             incoming.client,
             incoming.envelope,
             incoming.recipients,
             hostname=server.hostname,
-            message_id=message_id,
+            message_id=incoming.id,
             now=now,
             tls="" if tls is None else f"using {tls.version} with {tls.cipher}",
         )
         if server.role is Role.SUBMISSION:
-            field += missing_fields(header.names, hostname=server.hostname, message_id=message_id, now=now)
+            field += missing_fields(header.names, hostname=server.hostname, message_id=incoming.id, now=now)
         # A body without a header would be taken for one with ours, or for a part of our own field.
         return field + b"\r\n" if header.is_missing else field
 
@@ -220,8 +219,9 @@ def _outcome(outcome: str | Refused) -> Reply:
 def _log(incoming: Incoming, *replies: Reply) -> None:
     if logger.isEnabledFor(logging.INFO):
         logger.info(
-            "%s: from <%s> to %d recipients, %d bytes: %s",
+            "%s: %s from <%s> to %d recipients, %d bytes: %s",
             incoming.client.peer,
+            incoming.id,
             printable(str(incoming.envelope.sender or "")),
             len(incoming.recipients),
             incoming.size,

@@ -20,6 +20,7 @@ from __future__ import annotations
 import errno
 import logging
 import math
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -49,6 +50,8 @@ class Incoming:
         """Why the content is not taken; None: it is, as yet."""
         self.size = 0
         """How many bytes of content have come."""
+        self.id = f"{random.getrandbits(64):016x}"
+        """What its Received field and the log call it: no secret."""
         self.begun = math.inf
         """When its content was begun."""
         self.lines: LineCheck | None = None
