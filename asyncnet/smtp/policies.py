@@ -120,8 +120,9 @@ class NoOpenRelay(Rule):
     """Mail for `domains` is taken from everybody, mail for others only from users who have logged in and from clients
     in the networks of `trusted`. Without this rule, a server that passes mail on is open to everybody.
 
-    What stands alone as "postmaster" is ours (RFC 5321 section 4.5.1), where any domain is. A local part with "%", "!" or "@" in it was once
-    a route to somewhere else; nobody but a trusted client may write one, whatever stands behind the last "@".
+    What stands alone as "postmaster" is ours (RFC 5321 section 4.5.1), where any domain is. A local part with "%", "!"
+    or "@" in it was once a route to somewhere else; nobody but a trusted client may write one, whatever stands behind
+    the last "@".
     """
 
     def __init__(self, domains: Iterable[str], *, trusted: Iterable[str] = ()) -> None:
