@@ -121,7 +121,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         choices=["opportunistic", "required", "never"],
         help="TLS to other hosts (default: required where a password is told, else opportunistic)",
     )
-    out.add_argument("--relay-ca", metavar="FILE", help="who vouches for the host of --relay-to (PEM)")
+    out.add_argument("--relay-ca", metavar="FILE", help="who vouches for the hosts that are named here (PEM)")
     out.add_argument("--name-server", metavar="ADDRESS[:PORT]", help="which DNS to ask (default: the system's)")
     out.add_argument(
         "--retry-after", metavar="TIME", type=duration, help="the first pause after a failure (default: 5m)"
@@ -210,8 +210,8 @@ def _check(args: argparse.Namespace) -> None:
             raise ConfigurationError(f"--{name.replace('_', '-')} goes with --users")
     if args.quota is not None and not args.local:
         raise ConfigurationError("--quota goes with --local")
-    if args.relay_ca is not None and args.relay_to is None:
-        raise ConfigurationError("--relay-ca goes with --relay-to")
+    if args.relay_ca is not None and args.relay_to is None and not args.relay_domain:
+        raise ConfigurationError("--relay-ca goes with --relay-to or --relay-domain")
     domains = [domain for domain, _ in (*args.local, *args.relay_domain)]
     for domain in domains:
         if domains.count(domain) > 1:

@@ -274,6 +274,8 @@ def test_a_second_relay_on_the_same_spool_is_refused(tmp_path: Path, mail: Path)
         (["--spool", "DIR", "--trust", "127.0.0.1", "--check-senders"], "--check-senders goes with --users"),
         (["--discard", "--check-senders"], "--discard keeps nothing"),
         (["--discard", "--messages-per-hour", "5"], "--discard keeps nothing"),
+        (["--spool", "DIR", "--trust", "127.0.0.1", "--relay-ca", "ca.pem"], "--relay-ca goes with --relay-to or"),
+        (["--spool", "DIR", "--relay-domain", "a.example=smtp://127.0.0.1", "--relay-ca", "none.pem"], "does not load"),
         (["--discard", "--hostname", "no name"], "hostname is a domain"),
         (["--discard", "--role", "submission", "--users", "nowhere.toml"], "nowhere.toml"),
     ],
