@@ -15,6 +15,7 @@ from trio.testing import MockClock
 
 from asyncnet.auth.guard import LoginGuard
 from asyncnet.auth.sasl import client_mechanisms, encode_initial, encode_response
+from asyncnet.auth.scram import ScramKeys
 from asyncnet.errors import PlaintextAfterUpgrade, RemoteProtocolError
 from asyncnet.middleware import ConversationLog
 from asyncnet.service import serve
@@ -197,6 +198,26 @@ class TestLogin:
                 ("334 UGFzc3dvcmQ6", "YW5uYQ=="),
                 ("235", "YW5uYQ=="),
             )
+
+    @pytest.mark.parametrize("scram", [True, False])
+    async def test_where_users_cannot_be_asked_nobody_hears_that_a_password_is_wrong(
+        self, scram: bool, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Gone(Users):
+            async def verify(self, name: str, password: str, *, peer: object) -> None:
+                raise OSError("no directory")
+
+            async def scram_keys(self, name: str) -> ScramKeys | None:
+                if scram:
+                    raise OSError("no directory")
+                return await super().scram_keys(name)
+
+        async with connected(users=Gone("anna"), guard=LoginGuard(tries=1), **LOOPBACK) as peer:
+            assert (await offers(peer)).auth == ("PLAIN", "LOGIN")
+            for _ in range(3):
+                await peer.expect("454 4.7.0", f"AUTH PLAIN {ANNA}")
+            await peer.expect("250", "NOOP")
+        assert "no directory" in caplog.text
 
     async def test_a_response_without_end_is_refused(self, autojump_clock: MockClock) -> None:
         async with connected(users=Users("anna"), **LOOPBACK) as peer:
