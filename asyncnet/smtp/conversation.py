@@ -18,13 +18,14 @@ from asyncnet.auth.guard import Logins, passwords_allowed
 from asyncnet.auth.sasl import offered_mechanisms
 from asyncnet.connection import idle
 from asyncnet.errors import EndOfStream, LimitExceeded, ReceiveTimeout, RemoteProtocolError
+from asyncnet.printable import printable
 from asyncnet.replies import Reply
 from asyncnet.smtp.declarations import Argument
 from asyncnet.smtp.delivery import Refused, Role
 from asyncnet.smtp.extensions import Extensions
 from asyncnet.smtp.incoming import Incoming
 from asyncnet.smtp.session import Session
-from asyncnet.smtp.wire import CommandError, coded, parse_command
+from asyncnet.smtp.wire import Command, CommandError, coded, parse_command
 from asyncnet.stream import Stream
 
 if TYPE_CHECKING:
@@ -251,7 +252,16 @@ class Conversation:
         except CommandError as exc:
             return exc.reply
         except Refused as exc:
-            return refusal_reply(exc)
+            reply = refusal_reply(exc)
+            self._log_refusal(command, reply)
+            return reply
+
+    def _log_refusal(self, command: Command, reply: Reply) -> None:
+        """Who was refused: whoever misses their mail asks for it."""
+        envelope = self.session.envelope
+        sender = "" if envelope is None else f"from <{envelope.sender or ''}> "
+        said = printable(f"{sender}{command.verb} {command.argument[:400]}")
+        logger.info("%s: %s: %s", self.stream.peer, said, reply)
 
     def _count(self, reply: Reply) -> None:
         """End a connection that brings no mail: one that guesses, or is only kept alive."""
@@ -263,7 +273,9 @@ class Conversation:
         if reply.code == 421:  # maybe a delivery has said so
             self.is_ending = True
         elif not self.is_ending and (self._errors > limits.errors or self._chatter > limits.chatter):
-            self.say(coded(421, "4.7.0", "Too many errors." if self._errors > limits.errors else "No mail comes."))
+            what = "errors" if self._errors > limits.errors else "commands without a message"
+            self.say(coded(421, "4.7.0", f"Too many {what}."))
+            logger.info("%s: too many %s", self.stream.peer, what)
             self.is_ending = True
 
 

@@ -194,7 +194,19 @@ class TestConversation:
         said = f'{traced.decode()} from <"a b"@example.org> to 1 recipients, 26 bytes: 250 2.0.0 queued as 1'
         assert f"203.0.113.9:40000: {said}" in caplog.text  # so that who has the message finds it in the log
 
-    async def test_errors_without_a_message_end_the_connection(self, autojump_clock: MockClock) -> None:
+    async def test_and_who_was_refused(self, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO, logger="asyncnet.smtp")
+        recorder = Recorder(nobody=Refused(550, "5.1.1", "No such user."))
+        async with connected(recorder) as peer:
+            await peer.begin()
+            await peer.expect("550 5.1.1", "RCPT TO:<@\x1b[2J:nobody@example.org>")
+        said = r"from <anna@example.org> RCPT TO:<@\x1b[2J:nobody@example.org>: 550 5.1.1 No such user."
+        assert f"203.0.113.9:40000: {said}" in caplog.text
+
+    async def test_errors_without_a_message_end_the_connection(
+        self, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO, logger="asyncnet.smtp")
         async with connected(limits=SMTPLimits(errors=3)) as peer:
             for command in ("NOOP", "RSET", "VRFY anna", "EHLO client.example", "MAIL FROM:<a@example.org>"):
                 assert (await peer.do(command)).is_success
@@ -202,6 +214,7 @@ class TestConversation:
                     assert (await peer.do("RCPT TO:<>")).is_permanent_failure
             assert str(await peer.reply()).startswith("421 4.7.0 Too many errors.")
             await peer.scripted.expect_end()
+        assert "203.0.113.9:40000: too many errors" in caplog.text
 
     @pytest.mark.parametrize("role", [Role.MX, Role.LMTP])
     async def test_and_a_message_makes_up_for_them(self, autojump_clock: MockClock, role: Role) -> None:
@@ -240,7 +253,7 @@ class TestConversation:
             for _ in range(5):  # the first EHLO counts, too
                 for command in commands:
                     assert not (await peer.do(command)).is_permanent_failure
-            assert str(await peer.reply()).startswith("421 4.7.0 No mail comes.")
+            assert str(await peer.reply()).startswith("421 4.7.0 Too many commands without a message.")
             await peer.scripted.expect_end()
 
     async def test_who_says_goodbye_hears_nothing_else(self, autojump_clock: MockClock) -> None:
