@@ -347,6 +347,7 @@ def _guarded(args: argparse.Namespace, relay: Relay, local: dict[str, Mailboxes]
         Guarded,
         KnownRecipients,
         NoOpenRelay,
+        Postmaster,
         QualifiedDomains,
         RateLimit,
         SendersOfUsers,
@@ -365,6 +366,8 @@ def _guarded(args: argparse.Namespace, relay: Relay, local: dict[str, Mailboxes]
     rules: list[Rule] = []
     if args.messages_per_hour is not None:
         rules.append(RateLimit(messages=args.messages_per_hour))
+    if ours:
+        rules.append(Postmaster(ours[0]))
     rules.append(NoOpenRelay(ours, trusted=args.trust))
     if args.role == "submission":
         rules.append(QualifiedDomains(domains=ours))

@@ -31,7 +31,7 @@ class Routes:
     that were named there may be others, as `host_manners`.
 
     Raises URLError for a URL that is none. The address "postmaster", which has no domain, is that of the first of the
-    local domains, and where there is none, of the first in `via`.
+    local domains.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Routes:
 
     def destination_of(self, address: MailAddress) -> str:
         """The destination of an address."""
-        domain = address.ascii_domain or next(iter((*self._local, *self._via)), "")
+        domain = address.ascii_domain or next(iter(self._local), "")
         if domain in self._local:
             return f"{_LOCAL}{domain}"
         url = self._via.get(domain, self._default)

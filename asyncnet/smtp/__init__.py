@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from asyncnet.smtp.policies import Guarded as Guarded
     from asyncnet.smtp.policies import KnownRecipients as KnownRecipients
     from asyncnet.smtp.policies import NoOpenRelay as NoOpenRelay
+    from asyncnet.smtp.policies import Postmaster as Postmaster
     from asyncnet.smtp.policies import QualifiedDomains as QualifiedDomains
     from asyncnet.smtp.policies import RateLimit as RateLimit
     from asyncnet.smtp.policies import Rule as Rule
@@ -86,6 +87,7 @@ else:
                 "Guarded",
                 "KnownRecipients",
                 "NoOpenRelay",
+                "Postmaster",
                 "QualifiedDomains",
                 "RateLimit",
                 "Rule",

@@ -143,6 +143,20 @@ class NoOpenRelay(Rule):
 _ROUTES = frozenset("%!@")
 
 
+class Postmaster(Rule):
+    """Who is "postmaster" alone (RFC 5321 section 4.1.1.3) is the postmaster of `domain`, to all rules behind this one:
+    an alias of the one is one of the other.
+    """
+
+    def __init__(self, domain: str) -> None:
+        self._domain = parse_domain(domain)
+
+    async def recipient(self, recipient: Recipient, envelope: Envelope, client: Client) -> Sequence[Recipient]:
+        if not recipient.address.domain:
+            recipient = replace(recipient, address=MailAddress(recipient.address.local, self._domain))
+        return (recipient,)
+
+
 class KnownRecipients(Rule):
     """Who has a mailbox here: a collection of addresses, or a coroutine that is asked about each.
 

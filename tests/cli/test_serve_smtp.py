@@ -191,11 +191,13 @@ def test_what_a_mailbox_has_no_room_for_waits(tmp_path: Path, mail: Path) -> Non
 
 def test_aliases_lead_to_others(tmp_path: Path, mail: Path) -> None:
     aliases = tmp_path / "aliases.toml"
-    aliases.write_text('"info@example.com" = ["carl@example.com"]\n')
+    names = ("info", "postmaster")
+    aliases.write_text("".join(f'"{name}@example.com" = ["carl@example.com"]\n' for name in names))
     options = ("--spool", tmp_path / "spool", "--local", f"example.com={mail}", "--aliases", aliases)
     with serving("smtp", "tcp://127.0.0.1:0", *options) as service, client(service.ports[0]) as smtp:
-        smtp.sendmail("anna@example.org", ["info@example.com"], MESSAGE)
-        until(lambda: messages(mail / "carl") == ["hello"])
+        for recipient in ("info@example.com", "postmaster@example.com", "postmaster"):
+            smtp.sendmail("anna@example.org", [recipient], MESSAGE)
+        until(lambda: messages(mail / "carl") == ["hello"] * 3)
 
 
 def test_what_catches_all_takes_no_mail_from_those_who_have_a_mailbox(tmp_path: Path, mail: Path) -> None:

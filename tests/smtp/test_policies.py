@@ -18,6 +18,7 @@ from asyncnet.smtp.policies import (
     Guarded,
     KnownRecipients,
     NoOpenRelay,
+    Postmaster,
     QualifiedDomains,
     RateLimit,
     Rule,
@@ -152,6 +153,14 @@ class TestRecipients:
         assert not await allowed(rule, "bert@example.org")
         assert await allowed(rule, "bert@elsewhere.example")
         assert asked == ["anna@example.org", "bert@example.org"]
+
+
+async def test_postmaster_alone_is_the_one_of_a_domain(autojump_clock: MockClock) -> None:
+    recorder = Recorder()
+    rules = Postmaster("Example.org"), Aliases({"postmaster@example.org": ["anna@example.org"]})
+    async with connected(Guarded(recorder, *rules)) as peer:
+        await peer.begin("POSTMASTER", "carl@example.net")
+    assert [str(one.address) for one in recorder.taken[0].recipients] == ["anna@example.org", "carl@example.net"]
 
 
 class TestAliases:
