@@ -417,6 +417,17 @@ class TestSize:
             assert (await peer.raw(CONTENT + b".\r\n")).code == 250
         assert len(recorder.taken[0].recipients) == 2
 
+    async def test_those_too_many_may_come_all_at_once(self, autojump_clock: MockClock) -> None:
+        recorder = Recorder()
+        async with connected(recorder, limits=SMTPLimits(recipients=100)) as peer:
+            await peer.expect("250 2.1.0", "MAIL FROM:<anna@example.org>")
+            recipients = b"".join(b"RCPT TO:<a%d@example.org>\r\n" % number for number in range(1000))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(peer.stream.send_all, recipients + b"DATA\r\n" + CONTENT + b".\r\n")
+                codes = [(await peer.reply()).code for _ in range(1002)]
+        assert codes == [250] * 100 + [452] * 900 + [354, 250]
+        assert len(recorder.taken[0].recipients) == 100
+
     async def test_large_contents_pass_in_pieces(self, autojump_clock: MockClock) -> None:
         recorder = Recorder()
         async with connected(recorder) as peer:
