@@ -203,10 +203,11 @@ async def _complete(talk: Conversation, incoming: Incoming) -> Reply:
     finally:
         await talk.drop_message()
     _log(incoming, *replies)
-    if any(reply.is_success for reply in replies):
+    last = replies.pop()
+    if last.is_success or any(reply.is_success for reply in replies):
         talk.mail_has_come()
-    *others, last = replies
-    await talk.say_each(others)
+    if replies:
+        await talk.say_each(replies)
     return last
 
 

@@ -270,6 +270,8 @@ class Conversation:
             self._errors += 1
         elif not reply.is_success:
             self._chatter += 1
+        elif self._chatter <= limits.chatter:
+            return  # as nearly always
         if reply.code == 421:  # maybe a delivery has said so
             self.is_ending = True
         elif not self.is_ending and (self._errors > limits.errors or self._chatter > limits.chatter):
