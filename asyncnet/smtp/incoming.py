@@ -135,7 +135,11 @@ class Incoming:
         try:
             await self._finish()
             if isinstance(self._transaction, CommitsEach):
-                return await step(self._transaction.commit_each())
+                outcomes = await step(self._transaction.commit_each())
+                if len(outcomes) != len(self.recipients):  # the client would take replies for those of others
+                    logger.error("a delivery has %d outcomes for %d recipients", len(outcomes), len(self.recipients))
+                    raise _failed()
+                return outcomes
             return [await step(self._transaction.commit())] * len(self.recipients)
         except Refused as refusal:
             return [refusal] * len(self.recipients)
@@ -171,7 +175,11 @@ async def step(awaitable: Awaitable[T]) -> T:
             logger.error("no room for a message: %s", exc)
             raise Refused(452, "4.3.1", "There is no room at the moment.") from exc
         logger.exception("a delivery has failed")
-        raise Refused(451, "4.3.0", "A local error: try later.") from exc
+        raise _failed() from exc
+
+
+def _failed() -> Refused:
+    return Refused(451, "4.3.0", "A local error: try later.")
 
 
 def _too_large(limits: SMTPLimits) -> Refused:

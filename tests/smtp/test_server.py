@@ -16,13 +16,13 @@ from asyncnet.errors import ConfigurationError
 from asyncnet.limits import Timeouts
 from asyncnet.service import Service, serve
 from asyncnet.smtp.address import MailAddress
-from asyncnet.smtp.delivery import Client, Refused, Role
+from asyncnet.smtp.delivery import Client, Refused, Role, Transaction
 from asyncnet.smtp.envelope import Body, Envelope, Notify, Recipient, Returned
 from asyncnet.smtp.limits import SMTPLimits, SMTPTimeouts
 from asyncnet.smtp.policies import Guarded, Rule
 from asyncnet.smtp.server import SMTPHandler
 from asyncnet.testing import MemoryListener, ScriptedPeer
-from tests.smtp.recorder import Peer, Recorder, Users, connected
+from tests.smtp.recorder import Peer, Recorder, TakenByEach, Users, connected
 
 CONTENT = b"Subject: hello\r\n\r\nHello.\r\n"
 
@@ -604,6 +604,29 @@ class TestLMTP:
             assert [str(await peer.reply())[:9] for _ in range(2)] == ["554 5.6.0"] * 2
             await peer.expect("503 5.5.1", "DATA")
         assert recorder.ends == [["abort"]]
+
+    @pytest.mark.parametrize("outcomes", [[], [""], ["", "", ""]])
+    async def test_each_recipient_has_one_reply_whatever_a_delivery_says(
+        self, autojump_clock: MockClock, outcomes: list[str], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Miscounts(Recorder):
+            async def start(self, envelope: Envelope, client: Client) -> Transaction:
+                transaction = await super().start(envelope, client)
+                assert isinstance(transaction, TakenByEach)
+
+                async def commit_each() -> list[str]:
+                    await transaction.commit()
+                    return outcomes
+
+                transaction.commit_each = commit_each  # type: ignore[method-assign]
+                return transaction
+
+        async with connected(Miscounts(each=True), role=Role.LMTP, hello="LHLO client.example") as peer:
+            await peer.begin("anna@example.org", "carl@example.org")
+            await peer.expect("354", "DATA")
+            await peer.scripted.send(CONTENT + b".\r\nNOOP\r\n")
+            assert [(await peer.reply()).code for _ in range(3)] == [451, 451, 250]
+        assert f"{len(outcomes)} outcomes for 2 recipients" in caplog.text
 
     async def test_a_thousand_replies_find_room(self, autojump_clock: MockClock) -> None:
         recorder = Recorder(commit=Refused(451, "4.3.0", "long" * 1000))
