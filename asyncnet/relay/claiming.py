@@ -25,6 +25,10 @@ from asyncnet.relay.statements import stop_damaged
 
 logger = logging.getLogger(__name__)
 
+LOOKED_AT = 200
+"""At how many destinations one look looks: where others have removed or held much, nothing is due at most of them after
+all, and the writer has more to do."""
+
 
 @dataclass(slots=True)
 class Claiming:
@@ -55,16 +59,19 @@ def find_due(connection: Connection, request: Claiming) -> None:
     """Find what is due."""
     request.found, request.drained, request.next_due = [], {}, math.inf  # it may be tried again
     passed_over = request.schedule.passed_over(request.now, request.per_destination)
-    while len(request.found) < request.limit:
+    looked = 0
+    while len(request.found) < request.limit and looked < LOOKED_AT:
         room = request.limit - len(request.found)
         names = list(connection.scalars(due_destinations(request.now, passed_over, room, request.only)))
         if not names:
             break
         for name in names:
-            if len(request.found) < request.limit:
-                _claim_at(connection, request, name)
-            passed_over.add(name)
-    if len(request.found) < request.limit:
+            if len(request.found) == request.limit:
+                break
+            looked += 1
+            if _claim_at(connection, request, name):
+                passed_over.add(name)
+    if len(request.found) < request.limit and looked < LOOKED_AT:
         later = select(func.min(destinations.c.next_attempt)).where(destinations.c.next_attempt > request.now)
         found = connection.scalar(later)
         request.next_due = min(request.next_due, math.inf if found is None else found)
@@ -95,7 +102,8 @@ def due_recipients(name: str, now: float, limit: int) -> Select[Any]:
     )
 
 
-def _claim_at(connection: Connection, request: Claiming, name: str) -> None:
+def _claim_at(connection: Connection, request: Claiming, name: str) -> bool:
+    """Claim what is due at a destination. Whether more looks would find it, in this transaction."""
     claimed = request.schedule.claimed_at(name)
     room = min(
         request.limit - len(request.found),
@@ -107,11 +115,11 @@ def _claim_at(connection: Connection, request: Claiming, name: str) -> None:
     if groups:
         request.found.extend(_claims(connection, name, groups[:room]))
     if len(rows) == limit or len(groups) > room:
-        return  # there is more
+        return True  # there is more
     if groups or claimed:
         request.drained[name] = _next_attempt(connection, name, request.now)
-    else:
-        _settle(connection, request, name)
+        return True
+    return _settle(connection, request, name)
 
 
 _Group: TypeAlias = tuple[int, list[Row[Any]]]
@@ -151,16 +159,18 @@ def _next_attempt(connection: Connection, name: str, now: float) -> float:
     return math.inf if found is None else found
 
 
-def _settle(connection: Connection, request: Claiming, name: str) -> None:
-    """Nothing is due at a destination, and nothing is claimed: say when there will be."""
+def _settle(connection: Connection, request: Claiming, name: str) -> bool:
+    """Nothing is due at a destination, and nothing is claimed: say when there will be. Whether that is now."""
     when = _next_attempt(connection, name, request.now)
     if when == math.inf:
         connection.execute(delete(destinations).where(destinations.c.name == name))
     elif when > request.farthest:
         _bring_forward(connection, name, request.now, request.farthest)
         request.next_due = request.now
+        return True
     else:
         connection.execute(update(destinations).where(destinations.c.name == name).values(next_attempt=when))
+    return False
 
 
 def correct_plans(connection: Connection, now: float, farthest: float) -> None:

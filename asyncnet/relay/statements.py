@@ -13,6 +13,7 @@ from asyncnet.relay.schema import contents, messages, recipients
 from asyncnet.relay.sql import Connection, bindparam, delete, func, null, select, update
 
 PENDING = State.PENDING.value
+DONE = (State.DELIVERED.value, State.FAILED.value)
 
 
 @dataclass(slots=True)
@@ -99,8 +100,9 @@ def record_outcomes(connection: Connection, recordings: Sequence[Recording]) -> 
         connection.execute(_record_outcome, rows)
     keys = {recording.claim.message.key for recording in recordings}
     _stop_held(connection, keys)
-    pending = select(recipients.c.message).where(recipients.c.message.in_(keys), recipients.c.state == PENDING)
-    unfinished = set(connection.scalars(pending))
+    # Whatever a disk has made of a state: who is not done with keeps the message.
+    open_ones = recipients.c.message.in_(keys) & recipients.c.state.not_in(DONE)
+    unfinished = set(connection.scalars(select(recipients.c.message).where(open_ones).distinct()))
     for recording in recordings:
         recording.is_finished = recording.claim.message.key not in unfinished
     return remove_messages(connection, keys - unfinished)

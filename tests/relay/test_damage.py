@@ -17,6 +17,7 @@ from tests.relay.use import (
     content,
     delivered,
     put,
+    to,
 )
 
 
@@ -122,6 +123,16 @@ class TestDamage:
             told = {message.id: message.damage for message, _ in admin.find()}
         assert told.get(ids[1], UNREADABLE) == UNREADABLE
         assert told[ids[0]] is told[ids[2]] is None
+
+    async def test_a_recipient_whose_row_makes_no_sense_keeps_the_message(self, queue: Queue, tmp_path: Path) -> None:
+        id = await put(queue, recipients=to("a@x.example", "b@y.example"))
+        with sqlite3.connect(tmp_path / "queue.db") as database:
+            database.execute("UPDATE recipients SET state = 'pendinf' WHERE local = 'b'")
+        database.close()
+        (claim,) = await queue.claim(10)
+        assert not await delivered(queue, claim)
+        with open_admin(tmp_path) as admin:
+            assert [message.id for message, _ in admin.find()] == [id]
 
     async def test_it_stays_aside_when_the_queue_is_opened_again(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
