@@ -58,6 +58,8 @@ from asyncnet.relay.statements import (
     Recording,
     SettingAside,
     Watching,
+    correct_arrivals,
+    first_key,
     greatest_key,
     insert_arrivals,
     known,
@@ -132,6 +134,7 @@ def _open(spool: Spool, now: float, retry: RetryPolicy) -> tuple[Database, int, 
         spool.sync()
         with database.transaction() as connection:
             correct_plans(connection, now, now + retry.longest)
+            correct_arrivals(connection, now, first_key(now), now + retry.expiry)
             last_key = greatest_key(connection)
             orphans = spool.remove_orphans(lambda keys: known(connection, keys))
         if orphans:
@@ -200,8 +203,8 @@ class Queue:
         )
 
     def _new_key(self) -> int:
-        """Greater than all before: the time in milliseconds, and chance, so that nobody guesses how many there are."""
-        drawn = int(self.clock() * 1000) << 18 | random.getrandbits(18)
+        """Greater than all before: the time, and chance, so that nobody guesses how many there are."""
+        drawn = first_key(self.clock()) | random.getrandbits(18)
         self._last_key = max(drawn, self._last_key + 1)
         return self._last_key
 
@@ -280,7 +283,9 @@ class Queue:
         chance = random.random()  # one for all: what failed together may go together next time
         attempts = {recipient.position: recipient.attempts + 1 for recipient in claim.recipients}
         next_attempts = {
-            outcome.position: now + self.retry.pause(attempts[outcome.position], chance)
+            outcome.position: self.retry.next_attempt(
+                now=now, expires=claim.message.expires, attempts=attempts[outcome.position], chance=chance
+            )
             for outcome in outcomes
             if outcome.state is State.PENDING
         }

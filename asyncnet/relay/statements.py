@@ -159,3 +159,15 @@ def known(connection: Connection, keys: Sequence[int]) -> list[int]:
 def greatest_key(connection: Connection) -> int:
     """The key of the message that came last; 0 in an empty queue."""
     return connection.scalar(select(func.max(messages.c.key))) or 0
+
+
+def first_key(now: float) -> int:
+    """The least key of a message that begins at that time: 45 bits of milliseconds, and 18 that are drawn by lot."""
+    return int(now * 1000) << 18
+
+
+def correct_arrivals(connection: Connection, now: float, first: int, expires: float) -> None:
+    """Have what came in the future have come now: the clock was ahead, and it would never expire. The keys from `first`
+    on are those of then, and of what has come since."""
+    ahead = (messages.c.key >= first) & (messages.c.arrived > now)
+    connection.execute(update(messages).where(ahead).values(arrived=now, expires=expires))
