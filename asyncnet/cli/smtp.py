@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import os
 import tomllib
-from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from asyncnet.mailbox.storage import Mailboxes
     from asyncnet.relay.dns import DNSResolver
     from asyncnet.relay.routes import Routes
+    from asyncnet.relay.routing import Ourselves
     from asyncnet.relay.runner import Relay
     from asyncnet.relay.smtp_target import Manners
     from asyncnet.smtp.client import SMTPURL
@@ -250,7 +250,7 @@ def _hostname(args: argparse.Namespace) -> str:
 
 def _routes(args: argparse.Namespace, local: dict[str, Mailboxes]) -> Routes:
     from asyncnet.relay.routes import Routes
-    from asyncnet.relay.routing import Ourselves, Router
+    from asyncnet.relay.routing import Router
     from asyncnet.smtp.url import parse_url
 
     manners, host_manners = _manners(args)
@@ -258,12 +258,11 @@ def _routes(args: argparse.Namespace, local: dict[str, Mailboxes]) -> Routes:
     default = None if args.relay_to is None else _with_password(parse_url(args.relay_to))
     for url in (*via.values(), *([default] if default else ())):
         _check_way(url, host_manners)
-    ourselves = Ourselves([_hostname(args)], _addresses(map(parse, args.endpoints)))
     return Routes(
         local=local,
         via=via,
         default=default,
-        router=Router(_resolver(args), ourselves=ourselves),
+        router=Router(_resolver(args), ourselves=_ourselves(args)),
         manners=manners,
         host_manners=host_manners,
     )
@@ -309,15 +308,31 @@ def _manners(args: argparse.Namespace) -> tuple[Manners, Manners]:
     return manners, replace(manners, tls=client_context(Endpoint(Scheme.TCP, tls=True, ca=args.relay_ca)))
 
 
-def _addresses(endpoints: Iterable[Endpoint]) -> list[str]:
-    """The numeric ones of those that we listen on."""
-    found = []
-    for endpoint in endpoints:
-        try:
-            found.append(str(ip_address((endpoint.host or "").partition("%")[0])))
-        except ValueError:
-            pass  # a name, all addresses, a Unix socket
-    return found
+def _ourselves(args: argparse.Namespace) -> Ourselves:
+    """Known by our name, and by the addresses where we listen at the port of exchangers: at another port of the same
+    machine the mail may be somebody else's."""
+    from asyncnet.relay.routing import SMTP_PORT, Ourselves
+
+    addresses, everywhere = list[str](), False
+    for endpoint in map(parse, args.endpoints):
+        if endpoint.scheme is Scheme.TCP and endpoint.port == SMTP_PORT:
+            address = _numeric(endpoint.host)
+            if address is None:
+                everywhere = True
+            else:
+                addresses.append(address)
+        elif endpoint.scheme in (Scheme.FD, Scheme.SYSTEMD):
+            everywhere = True  # its port may be that one
+    return Ourselves([_hostname(args)], addresses, everywhere=everywhere)
+
+
+def _numeric(host: str) -> str | None:
+    """The address of one interface; None for a name, and for all of them."""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    return None if address.is_unspecified else str(address)
 
 
 def _resolver(args: argparse.Namespace) -> DNSResolver:

@@ -17,7 +17,7 @@ from asyncnet.relay.messages import QueuedMessage, QueuedRecipient, State
 from asyncnet.relay.rows import NONSENSE, message_of, recipient_of, stand_in
 from asyncnet.relay.schema import messages, recipients
 from asyncnet.relay.spool import Spool
-from asyncnet.relay.sql import Connection, select, update
+from asyncnet.relay.sql import Connection, exists, select, update
 from asyncnet.relay.statements import remove_messages
 
 STEP = 500
@@ -91,8 +91,9 @@ class QueueAdmin:
             yield from (keys[start : start + STEP] for start in range(0, len(keys), STEP))
             return
         if selection.destination is not None:
-            there = select(recipients.c.message).where(recipients.c.destination == selection.destination)
-            statement = statement.where(messages.c.key.in_(there))
+            # Asked of one message after the other: the list of all that are there would be made anew for each step.
+            there = (recipients.c.message == messages.c.key) & (recipients.c.destination == selection.destination)
+            statement = statement.where(exists().where(there))
         last = -1
         while True:
             with self._database.transaction() as connection:
