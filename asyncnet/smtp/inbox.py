@@ -2,7 +2,7 @@
 
 async def on_message(message: Message) -> None:
     mail = await message.parse()
-    print(mail["Subject"], "for", *message.recipients)
+    print(ascii(mail["Subject"]), "for", *message.recipients)
 
 await serve(SMTPHandler(Inbox(on_message)), "tcp://127.0.0.1:2525")
 """
@@ -32,13 +32,14 @@ library's parser pays for each level of nesting at each line."""
 MAX_WORK = 50_000_000
 """Parts times lines: so much of that takes some seconds."""
 
-_LONGEST_TYPE = 16 * 1024
-"""The parser takes time for a Content-Type that grows with the square of its length: some seconds for one of these. All
-of a message together may take as long."""
+_LONGEST_FIELD = 16 * 1024
+"""The parser takes time for a Content-Type that grows with the square of its length: some seconds for one of these, and
+as much again for a Content-Disposition when it is asked for. All of a message together may take as long."""
 
-_find_types = re.compile(
-    rb"(?:\A|[\r\n])content-type:(?:[^\r\n]|\r?\n[ \t]|\r[ \t]){0,%d}" % _LONGEST_TYPE, re.IGNORECASE
+_find_fields = re.compile(
+    rb"(?:\A|[\r\n])content-[a-z-]{1,40}:(?:[^\r\n]|\r?\n[ \t]|\r[ \t]){0,%d}" % _LONGEST_FIELD, re.IGNORECASE
 ).finditer
+"""Those that say what a part is: a header within a message has no other limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,8 @@ class Message:
 
 def _parse(content: bytes, max_parts: int) -> EmailMessage:
     parts, lines = 0, content.count(b"\n")
-    if sum(len(field[0]) ** 2 for field in _find_types(content)) > _LONGEST_TYPE**2:
-        raise RemoteProtocolError("a message with a Content-Type that is too long, or too many of them")
+    if sum(len(field[0]) ** 2 for field in _find_fields(content)) > _LONGEST_FIELD**2:
+        raise RemoteProtocolError("a message with a Content-Type or its like that is too long, or too many of them")
 
     def new_part(policy: email.policy.Policy | None = None) -> EmailMessage:
         nonlocal parts
