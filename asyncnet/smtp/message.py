@@ -5,6 +5,7 @@ Used by `SMTPClient.send_message` and by `asyncnet send`.
 
 from __future__ import annotations
 
+import base64
 import copy
 import email.policy
 import io
@@ -17,7 +18,7 @@ from email.message import EmailMessage
 from email.parser import BytesParser
 from email.policy import EmailPolicy
 from email.utils import getaddresses
-from typing import Any
+from typing import Any, cast
 
 from asyncnet.errors import LocalProtocolError
 from asyncnet.smtp.address import MailAddress, ascii_domain, parse_domain
@@ -161,14 +162,16 @@ def serialize(message: EmailMessage, international: bool = False, eight_bit: boo
     """The bytes of a message, with CR LF at line ends and without Bcc; the message itself stays as it is.
 
     `international`: its header may be in UTF-8. `eight_bit`: its bodies may have bytes above 127. What has them
-    otherwise is encoded anew. Raises LocalProtocolError for a header that would become two.
+    otherwise is encoded anew, and so is binary content, which has no lines. Raises LocalProtocolError for a header that
+    would become two.
     """
     message = copy.copy(message)
     del message["Bcc"], message["Resent-Bcc"]
-    if not international:
-        message = _with_ascii_domains(message)
     data = io.BytesIO()
     try:
+        if not international:
+            message = _with_ascii_domains(message)
+        message = _without_binary(message)
         policy = _policy_for(message, international, eight_bit)
         BytesGenerator(data, mangle_from_=False, policy=policy).flatten(message)
     except _DAMAGED as exc:
@@ -195,14 +198,16 @@ def _policy_for(message: EmailMessage, international: bool, eight_bit: bool) -> 
 
 def _with_ascii_domains(message: EmailMessage) -> EmailMessage:
     """The message with A-labels in its addresses (RFC 5890), for who knows no SMTPUTF8."""
-    names = [name for name in _ADDRESS_HEADERS for value in _both(message, name) if _has_foreign_domain(value)]
-    if not names:
+    if not any(_has_foreign_domain(value) for name in _ADDRESS_HEADERS for value in _both(message, name)):
         return message
-    items = [(name, value) for name, value in message.items()]
-    for name in set(message.keys()):
+    items = list(message.raw_items())
+    for name, _ in items:
         del message[name]
-    for name, value in items:
-        message[name] = _with_ascii_domain(value) if _has_foreign_domain(value) else value
+    for name, raw in items:
+        value: object = message.policy.header_fetch_parse(name, raw)
+        if isinstance(value, AddressHeader) and _has_foreign_domain(value):
+            raw = email.policy.default.header_factory(name, _with_ascii_domain(value))
+        message.set_raw(name, raw)  # what came twice stays so
     return message
 
 
@@ -224,3 +229,25 @@ def _with_ascii_domain(value: AddressHeader) -> tuple[Group, ...]:
         )
     except ValueError as exc:
         raise LocalProtocolError(f"a domain in the header cannot be encoded: {exc}") from exc
+
+
+def _without_binary(message: EmailMessage) -> EmailMessage:
+    """The message with base64 in the place of binary content, in which `email` would put line ends right."""
+    if not any(_is_binary(part) for part in message.walk()):
+        return message
+    message = copy.deepcopy(message)
+    for part in message.walk():
+        if not _is_binary(part):
+            continue
+        del part["Content-Transfer-Encoding"]
+        if part.is_multipart():
+            part["Content-Transfer-Encoding"] = "8bit"
+        else:
+            content = cast("bytes | None", part.get_payload(decode=True)) or b""
+            part["Content-Transfer-Encoding"] = "base64"
+            part.set_payload(base64.encodebytes(content).decode("ascii"))
+    return message
+
+
+def _is_binary(part: EmailMessage) -> bool:
+    return str(part.get("Content-Transfer-Encoding", "")).strip().lower() == "binary"

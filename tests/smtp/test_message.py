@@ -201,6 +201,27 @@ def test_domains_in_the_header_go_as_the_dns_knows_them() -> None:
     assert message.as_bytes(policy=email.policy.SMTPUTF8) == before
 
 
+def test_and_what_stands_twice_in_the_header_beside_them_stays() -> None:
+    text = "From: a@x.example\nTo: b@b\u00fccher.example\nSubject: one\nSubject: two\n\nhello\n"
+    sent = serialize(email.message_from_string(text, policy=email.policy.default))
+    assert sent == (
+        b"From: a@x.example\r\nTo: b@xn--bcher-kva.example\r\nSubject: one\r\nSubject: two\r\n\r\nhello\r\n"
+    )
+
+
+@pytest.mark.parametrize("eight_bit", [True, False])
+def test_binary_content_keeps_each_byte(eight_bit: bool) -> None:
+    data = bytes(range(256)) + b"\r\n\n\r\r\n.\r\n"
+    message = made()
+    message.add_attachment(data, maintype="application", subtype="x", cte="binary")
+    message["Content-Transfer-Encoding"] = "binary"
+    before = message.as_bytes()
+    read = parse_message(serialize(message, eight_bit=eight_bit))
+    assert [part.get_content() for part in read.iter_attachments()] == [data]
+    assert [part["Content-Transfer-Encoding"] for part in read.walk()] == ["8bit", "7bit", "base64"]
+    assert message.as_bytes() == before
+
+
 @pytest.mark.parametrize("text", ["a\r\nBcc: eve@example.net", "a\nBcc: eve@example.net", "a\r\n\r\nbody"])
 @pytest.mark.parametrize("in_part", [True, False])
 def test_a_header_that_would_become_two_is_refused(text: str, in_part: bool) -> None:
