@@ -12,7 +12,7 @@ RFC 1939, 2449 (CAPA, response codes), 2595 (STLS), 5034 (AUTH). The connection 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
@@ -205,7 +205,7 @@ class POP3Client:
             async with self._control.claim():
                 try:
                     await self._control.ask("CAPA")
-                    self._capabilities = parse_capabilities(await self._control.receive_list(MOST_LINES))
+                    self._capabilities = parse_capabilities(await self._control.receive_list(bytes, MOST_LINES))
                 except ReplyError:
                     self._capabilities = {}
         return self._capabilities
@@ -223,6 +223,8 @@ class POP3Client:
     async def login(self, user: str, password: str) -> None:
         """Log in by the best way that the server offers, SCRAM-SHA-256, PLAIN, LOGIN, or USER and PASS; `connect` does.
 
+        Where a mechanism is refused the next one is tried: a server may have keys for some users alone.
+
         Raises `ReplyError` (code AUTH for a wrong name or password, IN-USE for a mailbox that somebody else has open),
         `LocalProtocolError` where the password would have to pass in the clear.
         """
@@ -237,7 +239,7 @@ class POP3Client:
             )
         async with self._control.claim():
             if mechanisms:
-                await self._authenticate(mechanisms[0])
+                await self._authenticate_by_one(mechanisms)
             else:
                 await self._control.ask("USER", user)
                 await self._control.ask("PASS", password, secret=True)
@@ -248,6 +250,17 @@ class POP3Client:
         if self._proxied:
             return self._insecure_auth or self.stream.tls is not None
         return passwords_allowed(self.stream, insecure_auth=self._insecure_auth)
+
+    async def _authenticate_by_one(self, mechanisms: Sequence[ClientMechanism]) -> None:
+        *others, last = mechanisms
+        for mechanism in others:
+            try:
+                await self._authenticate(mechanism)
+                return
+            except ReplyError as exc:
+                if exc.code not in ("AUTH", ""):
+                    raise  # the password is not what it minds
+        await self._authenticate(last)
 
     async def _authenticate(self, mechanism: ClientMechanism) -> None:
         """RFC 5034 section 4."""
@@ -301,7 +314,7 @@ class POP3Client:
         """
         async with self._control.claim():
             await self._control.ask("LIST")
-            return _numbered(map(parse_scan, await self._control.receive_list(limit)))
+            return _numbered(await self._control.receive_list(parse_scan, limit))
 
     async def uidl(self, *, limit: int = 100_000) -> dict[int, str]:
         """The number of each message, and its unique id, by which it is known again in another session.
@@ -310,7 +323,7 @@ class POP3Client:
         """
         async with self._control.claim():
             await self._control.ask("UIDL")
-            return _numbered(map(parse_unique, await self._control.receive_list(limit)))
+            return _numbered(await self._control.receive_list(parse_unique, limit))
 
     # Messages
 

@@ -89,13 +89,17 @@ class Conversation:
 
     async def challenge(self, challenge: bytes) -> bytes:
         """Send a challenge of a login, and return the response. Raises `RemoteProtocolError`."""
-        stream = self.stream
+        stream, limits = self.stream, self.server.pop3_limits
         stream.write(b"+ " + encode_response(challenge) + b"\r\n")
         stream.deadline = self._login_by
         try:
             with stream.secret():
                 async with idle():
-                    line = await stream.receive_until(b"\n", limit=self.server.pop3_limits.response)
+                    try:
+                        line = await stream.receive_until(b"\n", limit=limits.response)
+                    except LimitExceeded:
+                        await stream.skip_until(b"\n", limit=limits.skipped)  # the rest of it is no command
+                        raise RemoteProtocolError(f"A response has at most {limits.response} bytes") from None
                     return decode_response(strip_end(line))
         finally:
             stream.deadline = math.inf
@@ -184,13 +188,15 @@ class Conversation:
             # What comes may be one: a password with AUTH, or all at once with USER.
             with stream.secret() if waits_for_login else nullcontext():
                 async with idle():
-                    while True:
+                    while not self.is_ending:
                         try:
                             return await stream.receive_until(b"\n", limit=limits.line)
                         except LimitExceeded:
-                            self.say(err(f"A command has at most {limits.line} bytes."))
-                            self._errors += 1
+                            refusal = err(f"A command has at most {limits.line} bytes.")
+                            self.say(refusal)
+                            self._count_errors(refusal)
                             await stream.skip_until(b"\n", limit=limits.skipped)
+                    return None
             self.say(err("The service is going down: please come again.", "SYS/TEMP"))
         except (RemoteProtocolError, trio.BrokenResourceError):
             pass  # it has left, or does not find the end of a line
