@@ -27,7 +27,7 @@ UNREADABLE = (RemoteProtocolError, MessageError, ValueError, LookupError, TypeEr
 
 
 def attachments(mail: EmailMessage) -> list[tuple[str, bytes]]:
-    """What is attached, under names that are the sender's idea: nothing of them leads out of a folder, or hides in it."""
+    """What is attached, under names of the sender's idea: nothing of them leads out of a folder, or hides in it."""
     found = []
     for part in mail.iter_attachments():
         name = re.sub(r"[^\w.-]", "_", part.get_filename() or "nameless").lstrip(".")[:60]

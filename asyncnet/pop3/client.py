@@ -20,6 +20,7 @@ import trio
 
 from asyncnet.auth.guard import passwords_allowed
 from asyncnet.auth.sasl import ClientMechanism, client_mechanisms, decode_base64, encode_initial, encode_response
+from asyncnet.auth.scram import MECHANISM as SCRAM
 from asyncnet.endpoints import Endpoint, Scheme, connect
 from asyncnet.errors import LocalProtocolError, RemoteProtocolError
 from asyncnet.limits import Timeouts
@@ -223,7 +224,7 @@ class POP3Client:
     async def login(self, user: str, password: str) -> None:
         """Log in by the best way that the server offers, SCRAM-SHA-256, PLAIN, LOGIN, or USER and PASS; `connect` does.
 
-        Where a mechanism is refused the next one is tried: a server may have keys for some users alone.
+        Where SCRAM is refused the next one is tried: a server may have keys for some users alone.
 
         Raises `ReplyError` (code AUTH for a wrong name or password, IN-USE for a mailbox that somebody else has open),
         `LocalProtocolError` where the password would have to pass in the clear.
@@ -252,15 +253,13 @@ class POP3Client:
         return passwords_allowed(self.stream, insecure_auth=self._insecure_auth)
 
     async def _authenticate_by_one(self, mechanisms: Sequence[ClientMechanism]) -> None:
-        *others, last = mechanisms
-        for mechanism in others:
-            try:
-                await self._authenticate(mechanism)
-                return
-            except ReplyError as exc:
-                if exc.code not in ("AUTH", ""):
-                    raise  # the password is not what it minds
-        await self._authenticate(last)
+        first, *others = mechanisms
+        try:
+            await self._authenticate(first)
+        except ReplyError as exc:
+            if first.name != SCRAM or not others or exc.code not in ("AUTH", ""):
+                raise  # it has heard the password, or does not mind that
+            await self._authenticate(others[0])
 
     async def _authenticate(self, mechanism: ClientMechanism) -> None:
         """RFC 5034 section 4."""
