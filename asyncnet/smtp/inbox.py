@@ -23,6 +23,7 @@ import trio
 from asyncnet.errors import RemoteProtocolError
 from asyncnet.smtp.delivery import Client
 from asyncnet.smtp.envelope import Envelope, Recipient
+from asyncnet.smtp.message import DAMAGED
 from asyncnet.smtp.spool import IN_MEMORY, Spool
 
 MAX_PARTS = 200
@@ -55,10 +56,10 @@ class Message:
     async def parse(self, *, max_parts: int = MAX_PARTS) -> EmailMessage:
         """The content as the standard library has it, which then holds it in memory; parsed in a thread.
 
-        Raises `RemoteProtocolError` if it has more parts than that, or else takes too long to parse. Its other fields
-        are parsed when they are asked for, which takes time as well: seconds for a field of 16 KiB that somebody has
-        made for that. Where they may come from strangers, ask for them in a thread, or let no header be so long
-        (`SMTPLimits.header`).
+        Raises `RemoteProtocolError` if it has more parts than that, takes too long to parse, or cannot be. Its other
+        fields are parsed when they are asked for, which may raise anything, and takes time: seconds for a field of
+        16 KiB that somebody has made for that. Where they may come from strangers, ask for them in a thread, or let no
+        header be so long (`SMTPLimits.header`).
         """
         content = await self.content.read()
         return await trio.to_thread.run_sync(_parse, content, max_parts, abandon_on_cancel=True)
@@ -81,8 +82,8 @@ def _parse(content: bytes, max_parts: int) -> EmailMessage:
     policy = email.policy.default.clone(message_factory=new_part)
     try:
         return email.parser.BytesParser(policy=policy).parsebytes(content)
-    except RecursionError as exc:
-        raise RemoteProtocolError("a message with brackets in brackets in brackets") from exc
+    except DAMAGED as exc:
+        raise RemoteProtocolError(f"a message that cannot be read: {exc}") from exc
 
 
 OnMessage: TypeAlias = Callable[[Message], Awaitable[str | None]]

@@ -23,7 +23,7 @@ from typing import Any, cast
 from asyncnet.errors import LocalProtocolError
 from asyncnet.smtp.address import MailAddress, ascii_domain, parse_domain
 
-_DAMAGED = (ValueError, LookupError, AttributeError, TypeError, RecursionError, MessageError)
+DAMAGED = (ValueError, LookupError, AttributeError, TypeError, RecursionError, MessageError)
 """What `email` raises for headers and bodies that are damaged."""
 
 _ADDRESS_HEADERS = ("From", "Sender", "Reply-To", "To", "Cc")
@@ -39,13 +39,39 @@ _replace_bcc = re.compile(
 
 
 def parse_message(data: bytes) -> EmailMessage:
-    """Read a whole message."""
-    return BytesParser(policy=email.policy.default).parsebytes(data)
+    """Read a whole message. Raises LocalProtocolError for what `email` cannot read."""
+    return _read(data)
 
 
 def parse_header(data: bytes) -> EmailMessage:
-    """Read the header of a message, whose line ends are CR LF."""
-    return BytesParser(policy=email.policy.default).parsebytes(split(data)[0], headersonly=True)
+    """Read the header of a message, whose line ends are CR LF. Raises the same."""
+    return _read(split(data)[0], is_header=True)
+
+
+def _read(data: bytes, *, is_header: bool = False) -> EmailMessage:
+    try:
+        message = BytesParser(policy=email.policy.default).parsebytes(data, headersonly=is_header)
+    except DAMAGED as exc:
+        raise LocalProtocolError(f"the message cannot be read: {exc}") from exc
+    return _with_unicode(message)
+
+
+def _with_unicode(message: EmailMessage) -> EmailMessage:
+    """A message that was read, with what its header has in UTF-8 (RFC 6532), of which `email` knows nothing."""
+    items = list(message.raw_items())
+    for name, _ in items:
+        del message[name]
+    for name, raw in items:
+        message.set_raw(name, raw if raw.isascii() else _unicode(name, raw))
+    return message
+
+
+def _unicode(name: str, raw: str) -> object:
+    """The value of a field, parsed, since `email` would write a text that it has read as it is."""
+    try:
+        return email.policy.default.header_fetch_parse(name, raw.encode("ascii", "surrogateescape").decode())
+    except DAMAGED:  # or bytes of who knows what charset
+        return raw
 
 
 def split(data: bytes) -> tuple[bytes, bytes]:
@@ -122,7 +148,7 @@ def _values(message: EmailMessage, name: str) -> list[object]:
     """The values of all headers with a name. Raises LocalProtocolError where `email` cannot make sense of one."""
     try:
         return list(message.get_all(name, []))
-    except _DAMAGED as exc:
+    except DAMAGED as exc:
         raise LocalProtocolError(f"{name} cannot be read: {exc}") from exc
 
 
@@ -174,7 +200,7 @@ def serialize(message: EmailMessage, international: bool = False, eight_bit: boo
         message = _without_binary(message)
         policy = _policy_for(message, international, eight_bit)
         BytesGenerator(data, mangle_from_=False, policy=policy).flatten(message)
-    except _DAMAGED as exc:
+    except DAMAGED as exc:
         raise LocalProtocolError(f"the message cannot be encoded: {exc}") from exc
     return data.getvalue()
 

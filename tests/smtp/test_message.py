@@ -408,6 +408,44 @@ async def test_a_header_that_is_no_utf_8_is_encoded_anew_before_smtputf8_is_said
     assert b"=?unknown-8bit?" in serialize(parse_message(data))
 
 
+@pytest.mark.parametrize("value", [b"text/plain; a*", b"text/plain; boundary*", b"(" * 5000])
+async def test_what_cannot_be_read_is_not_sent(value: bytes) -> None:
+    data = b"From: a@x.example\r\nTo: b@x.example\r\nContent-Type: " + value + b"\r\n\r\nhi\r\n"
+    async with greeted(answering(), PLAIN) as smtp:
+        with pytest.raises(LocalProtocolError, match="cannot be read"):
+            await smtp.send_message(data)
+    with pytest.raises(LocalProtocolError, match="cannot be read"):
+        parse_message(data)
+
+
+async def test_addresses_in_utf_8_are_those_that_they_are() -> None:
+    data = "From: a@x.example\r\nTo: \u00dc <\u00fc@x.example>\r\nCc: b@b\u00fccher.example\r\n\r\nhi\r\n".encode()
+    script = answering(
+        (b"MAIL FROM:<a@x.example> BODY=8BITMIME SMTPUTF8\r\n", OK),
+        ("RCPT TO:<\u00fc@x.example>\r\n".encode(), OK),
+        (b"RCPT TO:<b@xn--bcher-kva.example>\r\n", OK),
+        (b"DATA\r\n", b"354 go\r\n"),
+        (data + b".\r\n", OK),
+    )
+    async with greeted(script, offering("8BITMIME", "SMTPUTF8")) as smtp:
+        await smtp.send_message(data)
+    async with greeted(answering(), PLAIN) as smtp:
+        with pytest.raises(NotSupported):
+            await smtp.send_message(data)
+
+
+async def test_and_where_the_server_knows_no_utf_8_a_domain_has_its_other_form() -> None:
+    data = "From: a@x.example\r\nTo: \u00dc <b@b\u00fccher.example>\r\n\r\nhi\r\n".encode()
+    script = answering(
+        (b"MAIL FROM:<a@x.example>\r\n", OK),
+        (b"RCPT TO:<b@xn--bcher-kva.example>\r\n", OK),
+        (b"DATA\r\n", b"354 go\r\n"),
+        (b"From: a@x.example\r\nTo: =?utf-8?q?=C3=9C?= <b@xn--bcher-kva.example>\r\n\r\nhi\r\n.\r\n", OK),
+    )
+    async with greeted(script, PLAIN) as smtp:
+        await smtp.send_message(data)
+
+
 async def test_bytes_that_the_server_cannot_take_are_encoded_anew() -> None:
     data = (
         "From: a@x.example\nTo: b@x.example\nSubject: gr\u00fc\u00dfe\nMIME-Version: 1.0\n"
