@@ -50,7 +50,8 @@ class Conversation:
         self._logins: Logins | None = None
         self._mailbox: Mailbox | None = None
         self._held = AsyncExitStack()  # the mailbox's lock
-        self._login_by = trio.current_time() + server.pop3_timeouts.login
+        self.login_by = trio.current_time() + server.pop3_timeouts.login
+        """When who is here is to be known, at the latest."""
         self._errors = 0
 
     # What commands use
@@ -91,7 +92,7 @@ class Conversation:
         """Send a challenge of a login, and return the response. Raises `RemoteProtocolError`."""
         stream, limits = self.stream, self.server.pop3_limits
         stream.write(b"+ " + encode_response(challenge) + b"\r\n")
-        stream.deadline = self._login_by
+        stream.deadline = self.login_by
         try:
             with stream.secret():
                 async with idle():
@@ -181,7 +182,7 @@ class Conversation:
         """The next command's line; None: there will be none, and what there is to say about that was said."""
         stream, limits, timeouts = self.stream, self.server.pop3_limits, self.server.pop3_timeouts
         waits_for_login = self.session.phase is Phase.AUTHORIZATION
-        stream.deadline = self._login_by if waits_for_login else trio.current_time() + timeouts.command
+        stream.deadline = self.login_by if waits_for_login else trio.current_time() + timeouts.command
         try:
             if waits_for_login:
                 await stream.flush()  # what we say is no secret
@@ -229,6 +230,9 @@ class Conversation:
             return err(f"{exc}.")
         except ReceiveTimeout:
             return None  # the next receive says so as well
+        except trio.TooSlowError:
+            self.is_ending = True  # it is as if nothing had come in time
+            return None
         except OSError as exc:
             return failure(exc, has_mailbox=self.session.phase is Phase.TRANSACTION)
 
