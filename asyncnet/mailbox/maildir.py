@@ -216,7 +216,9 @@ class Maildir:
                 failures.append(error)
 
         with opened_folders(self._path) as folders:
-            self._for_each(folders, uids, remove)
+            gone = self._for_each(folders, uids, remove)
+        if not self._places.keys().isdisjoint(gone):
+            raise OSError(errno.EAGAIN, "another program renames it again and again", self._path)
         if failures:
             raise failures[0]
 

@@ -210,6 +210,27 @@ async def test_a_message_that_another_program_moves_is_found_again(path: Path, b
     assert files(path) == []
 
 
+async def test_one_that_is_moved_again_and_again_is_not_said_to_be_removed(
+    path: Path, box: Maildir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moving, other = await deliver(box), await deliver(box)
+    unlink, flags = os.unlink, iter("DFRS" * 10)
+
+    def come_too_late(name: str, *, dir_fd: int) -> None:
+        if name.startswith(moving.uid):
+            (place,) = path.glob(f"*/{moving.uid}*")
+            place.rename(path / "cur" / f"{place.name.partition(':')[0]}:2,{next(flags)}")
+        unlink(name, dir_fd=dir_fd)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "unlink", come_too_late)
+        with fails(errno.EAGAIN):
+            await box.remove([moving.uid, other.uid])
+    assert [message.uid for message in await box.messages()] == [moving.uid]
+    await box.remove([moving.uid])
+    assert files(path) == []
+
+
 async def test_a_message_that_another_program_removes_is_gone(path: Path, box: Maildir) -> None:
     message, other = await deliver(box), await deliver(box)
     await box.messages()
