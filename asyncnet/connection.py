@@ -6,8 +6,6 @@ service all of this does nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -96,18 +94,19 @@ class idle:
         return self.__exit__(kind, exc, tb)
 
 
-@contextmanager
-def busy() -> Iterator[None]:
+class busy:
     """Within it the connection of the running handler is not idle, however still it is: its work moves elsewhere."""
-    connection = current_connection.get()
-    if connection is None:
-        yield
-        return
-    before, connection.busy = connection.busy, True
-    try:
-        yield
-    finally:
-        connection.busy = before
+
+    __slots__ = ("_before", "_connection")
+
+    def __enter__(self) -> None:
+        self._connection = current_connection.get()
+        if self._connection is not None:
+            self._before, self._connection.busy = self._connection.busy, True
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._connection is not None:
+            self._connection.busy = self._before
 
 
 def dress(stream: Stream) -> None:

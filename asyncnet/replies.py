@@ -12,7 +12,7 @@ Servers use `Reply.encode`, clients `ReplyParser`; what a client raises for a re
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from asyncnet.errors import AsyncnetError, LocalProtocolError, RemoteProtocolError
 from asyncnet.printable import printable
@@ -27,6 +27,7 @@ class Reply:
 
     code: int
     lines: tuple[str, ...] = ("",)
+    _line: bytes | None = field(default=None, init=False, repr=False, compare=False)  # as it is sent, if it is one
 
     @classmethod
     def of(cls, code: int, *lines: str) -> Reply:
@@ -78,10 +79,14 @@ class Reply:
 
         Raises `LocalProtocolError` if a line holds a CR, an LF or a NUL, or the code is none.
         """
+        if self._line is not None:
+            return self._line
         if not 100 <= self.code <= 599:
             raise LocalProtocolError(f"{self.code} is no reply code")
         if len(self.lines) == 1 and _is_sendable(self.lines[0]):
-            return f"{self.code} {self.lines[0]}\r\n".encode("utf-8", "surrogateescape")
+            whole = f"{self.code} {self.lines[0]}\r\n".encode("utf-8", "surrogateescape")
+            object.__setattr__(self, "_line", whole)  # servers say the same again and again
+            return whole
         for line in self.lines:
             if not _UNSENDABLE.isdisjoint(line):
                 raise LocalProtocolError(f"a line of a reply holds a line end or NUL: {line!r}")

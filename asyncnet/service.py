@@ -353,7 +353,8 @@ class Service:
                 await self._handle_for_a_time(connection)
             else:
                 await self.handler(connection.stream)
-            await connection.stream.aclose()
+            if not connection.stream.close_now():
+                await connection.stream.aclose()
         except BaseException as exc:
             if (rest := self._explain(connection, exc)) is not None:
                 raise rest from None

@@ -645,6 +645,31 @@ async def test_a_close_sends_what_is_queued() -> None:
     await server.aclose()
 
 
+async def test_a_close_without_a_checkpoint_ends_what_has_left_and_leaves_the_rest_to_another() -> None:
+    ours, theirs = await over(socket_pair)()
+    ours.write(b"queued")
+    assert not ours.close_now()
+    await ours.flush()
+    with trio.testing.assert_no_checkpoints():
+        assert ours.close_now()
+    assert ours.is_closed
+    assert await theirs.receive_exactly(6) == b"queued"
+    assert await theirs.receive_some() == b""
+
+
+async def test_a_close_without_a_checkpoint_ends_a_wait() -> None:
+    ours, _theirs = await over(socket_pair)()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_receive_in_vain, ours)
+        await trio.testing.wait_all_tasks_blocked()
+        assert ours.close_now()
+
+
+async def _receive_in_vain(stream: Stream) -> None:
+    with pytest.raises(trio.ClosedResourceError):
+        await stream.receive_some()
+
+
 async def test_a_close_waits_so_long_and_then_resets(autojump_clock: trio.testing.MockClock) -> None:
     client, server = stream_pair(capacity=10, timeouts=Timeouts(close=3))
     server.write(b"x" * 100)

@@ -12,6 +12,8 @@ from asyncnet.smtp.conversation import Conversation, logger
 from asyncnet.smtp.declarations import LMTP, SMTP, Argument, command
 from asyncnet.smtp.wire import CommandError, coded, parse_auth, parse_hello
 
+_GOODBYE = coded(221, "2.0.0", "Goodbye.")
+
 
 @command("EHLO", argument=Argument.REQUIRED, help="name", roles=SMTP)
 async def ehlo(talk: Conversation, argument: str) -> Reply:
@@ -98,7 +100,7 @@ async def noop(talk: Conversation, argument: str) -> Reply:
 @command("QUIT", argument=Argument.NONE, help="(end)")
 async def quit(talk: Conversation, argument: str) -> Reply:
     talk.is_ending = True
-    return coded(221, "2.0.0", "Goodbye.")
+    return _GOODBYE
 
 
 @command("VRFY", argument=Argument.REQUIRED, help="(nothing is told)")

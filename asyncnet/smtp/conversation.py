@@ -35,6 +35,8 @@ logger = logging.getLogger("asyncnet.smtp")
 _MUCH = 32 * 1024
 """How many bytes of replies may wait while more are said without a command in between (LMTP's)."""
 
+_NOTHING = nullcontext()
+
 _OTHER_PROTOCOLS = frozenset({"GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT"})
 """A browser was made to talk to us: the rest of what it sends is not a person's either."""
 
@@ -58,6 +60,7 @@ class Conversation:
         self._mechanisms: tuple[str, ...] | None = None
         self._errors = 0
         self._said_goodbye = False
+        self._turn = idle()
 
     # What commands use
 
@@ -188,10 +191,10 @@ class Conversation:
             if hides and not stream.buffered:
                 await stream.flush()  # what we say is no secret
             try:
-                with stream.secret() if hides else nullcontext():
+                with stream.secret() if hides else _NOTHING:
                     if self.incoming is not None:  # a message has begun: a drain lets it come
                         return await self._receive_line()
-                    with idle():
+                    with self._turn:
                         return await self._receive_line()
                 self.say(coded(421, "4.3.2", "The service is going down: please come again."))
                 return None

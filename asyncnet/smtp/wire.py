@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from asyncnet.errors import LocalProtocolError, RemoteProtocolError
 from asyncnet.replies import Reply
@@ -45,8 +45,7 @@ class CommandError(RemoteProtocolError):
 # Commands: RFC 5321 section 4.1.1. A verb, and behind a space its argument; white space at the end counts for nothing.
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """A command: its verb in capitals, and its argument; bytes that are no UTF-8 are surrogates (PEP 383)."""
 
     verb: str
@@ -103,7 +102,7 @@ def parse_hello(argument: str) -> str:
 #     Path       = "<" [ A-d-l ":" ] Mailbox ">"         A-d-l, the source route, means nothing any more (appendix C)
 #     parameter  = keyword [ "=" value ]                 value: printable ASCII without "=" and space, and UTF-8
 
-_match_path = re.compile(r'(?:FROM|TO): *<((?:"(?:[^"\\]|\\.)*"|[^">])*)>(?: +(.*))?', re.IGNORECASE).fullmatch
+_match_path = re.compile(r'(?:FROM|TO): *<([^">]*(?:"(?:[^"\\]|\\.)*"[^">]*)*)>(?: +(.*))?', re.IGNORECASE).fullmatch
 _match_route = re.compile(r"@[^@,:\s\"<>]+(?:,@[^@,:\s\"<>]+)*:").match
 _match_parameter = re.compile("([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~\x80-\U0010ffff]+))?").fullmatch
 _match_size = re.compile("[0-9]{1,20}").fullmatch

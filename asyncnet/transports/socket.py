@@ -65,7 +65,7 @@ SEND_FILE_STEP = 512 * 1024
 class DescriptorTransport(Transport):
     """What plain sockets and TLS on a socket share: the descriptor, waiting on it, closing it."""
 
-    __slots__ = ("_descriptor", "_ended", "_readiness", "_sending", "_socket", "is_watched", "reader")
+    __slots__ = ("_descriptor", "_ended", "_known_to_trio", "_readiness", "_sending", "_socket", "is_watched", "reader")
 
     can_batch = True
     can_cancel_send = True
@@ -76,6 +76,7 @@ class DescriptorTransport(Transport):
         self._descriptor = sock.fileno()
         self._sending = False
         self._ended = False
+        self._known_to_trio = False  # whether it was asked to wait; telling it of the end costs a system call
         self._readiness: Readiness | None = None  # of this run, once it was asked
         self.is_watched = False
         self.reader: Task | None = None
@@ -130,7 +131,7 @@ class DescriptorTransport(Transport):
                     raise trio.BusyResourceError("another task is receiving from this connection")
                 self.reader = current_task()
                 return wait_task_rescheduled(self._cancel_wait)
-        return wait_readable(self._descriptor)
+        return self._wait_readable()
 
     def _cancel_wait(self, raise_cancel: RaiseCancelT) -> Abort:
         self.reader = None
@@ -144,10 +145,15 @@ class DescriptorTransport(Transport):
         if self.reader is not None:
             reschedule(self.reader, outcome.Error(trio.ClosedResourceError("this wait was ended")))
             self.reader = None
-        elif self._descriptor != -1:
+        elif self._known_to_trio and self._descriptor != -1:
             notify_closing(self._descriptor)
 
+    def _wait_readable(self) -> Coroutine[Any, Any, None]:
+        self._known_to_trio = True
+        return wait_readable(self._descriptor)
+
     async def _wait_writable(self) -> None:
+        self._known_to_trio = True
         while True:
             try:
                 return await wait_writable(self._descriptor)
@@ -197,7 +203,8 @@ class DescriptorTransport(Transport):
                 self.wake()
             self._unwatch()
             descriptor, self._descriptor = self._descriptor, -1
-            notify_closing(descriptor)
+            if self._known_to_trio:
+                notify_closing(descriptor)
             self._socket.close()
 
     async def aclose(self) -> None:
@@ -218,7 +225,7 @@ class DescriptorTransport(Transport):
         """
         while limit > 0:
             try:
-                await wait_readable(self._descriptor)
+                await self._wait_readable()
                 count = len(socket.socket.recv(self._socket, RECEIVE_SIZE))
             except BlockingIOError:
                 continue

@@ -33,7 +33,7 @@ from collections.abc import Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
-from trio.lowlevel import checkpoint, wait_readable
+from trio.lowlevel import checkpoint
 
 from asyncnet.errors import EndOfStream, LocalProtocolError, RemoteProtocolError
 from asyncnet.transports.base import Data, TLSInfo, TruncatedError
@@ -75,7 +75,7 @@ class TLSTransport(DescriptorTransport):
             try:
                 self._socket.do_handshake()
             except ssl.SSLWantReadError:
-                await wait_readable(self._descriptor)
+                await self._wait_readable()
             except ssl.SSLWantWriteError:
                 await self._wait_writable()
             else:
