@@ -285,16 +285,19 @@ class POP3Client:
     async def quit(self) -> None:
         """Have the server remove what was deleted, and close.
 
-        Raises `ReplyError` if it could not remove all of it. Where nothing was deleted, nothing is raised that the
-        server could be at fault for.
+        Raises `ReplyError` if it could not remove all of it, and `trio.ClosedResourceError` if the client was closed
+        meanwhile. Where nothing was deleted, nothing is raised that the server could be at fault for.
         """
+        has_deleted, self._has_deleted = self._has_deleted, False
         if self.is_closed:
+            if has_deleted:
+                raise trio.ClosedResourceError("this POP3 client was closed before QUIT: nothing is removed")
             return
         try:
             async with self._control.claim():
                 await self._control.ask("QUIT")
         except (ReplyError, RemoteProtocolError, trio.BrokenResourceError, TimeoutError):
-            if self._has_deleted:
+            if has_deleted:
                 raise
         finally:
             await self.stream.aclose()

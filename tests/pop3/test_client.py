@@ -306,6 +306,17 @@ async def test_messages_come_as_they_were_sent() -> None:
         await pop3.noop()
 
 
+async def test_what_was_deleted_before_it_was_closed_is_not_said_to_be_gone() -> None:
+    script = answering((b"DELE 1\r\n", b"+OK\r\n"), (b"RETR 2\r\n", b"+OK\r\nSubject: x\r\n"))
+    async with client_of(script) as pop3:
+        await pop3.delete(1)
+        async with pop3.retrieve(2):
+            pass
+        with pytest.raises(trio.ClosedResourceError, match="nothing is removed"):
+            await pop3.quit()
+        await pop3.quit()
+
+
 async def test_one_task_uses_it_at_a_time() -> None:
     async with client_of(answering((b"RETR 1\r\n", b"+OK\r\na\r\n.\r\n"))) as pop3:
         async with pop3.retrieve(1) as pieces:
