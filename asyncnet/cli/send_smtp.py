@@ -122,7 +122,7 @@ class MailSender:
 def _complain(outcomes: list[Outcome] | tuple[Outcome, ...], file: str, screen: Display) -> None:
     for outcome in outcomes:
         if outcome.error is not None:
-            screen.complain(f"{_shown(file)} to {outcome.recipient.address}", explain(outcome.error))
+            screen.complain(f"{_shown(file)} to {printable(str(outcome.recipient.address))}", explain(outcome.error))
 
 
 def _shown(file: str) -> str:

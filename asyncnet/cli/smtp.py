@@ -34,8 +34,8 @@ What gets a 250 is on the disk, in the queue in --spool; from there it goes to m
 --relay-to, or else to the mail exchangers of its domain. `asyncnet queue list --spool DIR` shows what waits there.
 
 Anybody may send to the domains of --local. Who may send to others: users who log in (--users), and clients in the
-networks of --trust. Users of a domain have a folder, a Maildir, in its DIR; who is in --users gets one when it is
-needed, and so does postmaster. `asyncnet serve pop3 --mail DIR --users FILE` lets them read it.
+networks of --trust. Users of a domain have a Maildir in its DIR (`mkdir -p DIR/anna/new` makes one); who is in --users
+gets one when it is needed, and so does postmaster. `asyncnet serve pop3 --mail DIR --users FILE` lets them read it.
 
 examples:
   asyncnet serve smtp tcp://127.0.0.1:2525 --spool spool --local example.org=mail --users users.toml

@@ -91,6 +91,17 @@ def opened_folders(path: str) -> Iterator[Folders]:
         yield Folders(root, *below)
 
 
+def is_maildir(path: str) -> bool:
+    """Whether `path` is a folder with a folder `new` in it: no other is a Maildir, lost+found for one.
+
+    Raises OSError where that cannot be known.
+    """
+    try:
+        return all(stat.S_ISDIR(os.lstat(place).st_mode) for place in (path, os.path.join(path, "new")))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 def _open_folder(name: str, parent: int | None = None) -> int:
     return os.open(name, _FOLDER, dir_fd=parent)
 

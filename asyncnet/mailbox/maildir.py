@@ -33,7 +33,7 @@ from asyncnet.beneath import OutsideRoot, check_name
 from asyncnet.mailbox.folders import (
     Folders,
     file_status,
-    make_folder_at,
+    is_maildir,
     move_file,
     open_file,
     opened_folders,
@@ -216,7 +216,9 @@ class Maildir:
                 failures.append(error)
 
         with opened_folders(self._path) as folders:
-            self._for_each(folders, uids, remove)
+            gone = self._for_each(folders, uids, remove)
+        if not self._places.keys().isdisjoint(gone):
+            raise OSError(errno.EAGAIN, "another program renames it again and again", self._path)
         if failures:
             raise failures[0]
 
@@ -248,8 +250,9 @@ class Maildir:
 class Maildirs:
     """The `Mailboxes` in the folder `root`: that of each user is the Maildir of their name in it.
 
-    A name that could not be one component of a path, or begins with a dot, is nobody's; and with `create` false, so is
-    one that has no folder. Capital letters count as the file system has it. The quotas are those of each Maildir.
+    A Maildir is known by the folder `new` in it, and made with `create` for whoever is asked for. A name that could not
+    be one component of a path, or begins with a dot, is nobody's; without `create`, so is one that has no Maildir.
+    Capital letters count as the file system has it. The quotas are those of each Maildir.
     """
 
     def __init__(
@@ -280,10 +283,11 @@ class Maildirs:
         return Maildir(path, **self._quotas)
 
     def _is_there(self, path: str) -> bool:
-        if self._create and not os.path.lexists(path):
+        if self._create and not is_maildir(path):
             os.makedirs(self._root, exist_ok=True)
-            make_folder_at(path)
-        return os.path.isdir(path)
+            with opened_folders(path):  # which makes what is missing
+                return True
+        return is_maildir(path)
 
 
 def _no_such(uid: str) -> OSError:
@@ -296,8 +300,10 @@ def _message(folder: int, file_name: str) -> Message:
     if size is None:
         try:
             size = _count(folder, file_name, status)
-        except PermissionError:
-            size = status.st_size  # somebody else's file: it cannot be read, and keeps nobody from the others
+        except FileNotFoundError:
+            raise
+        except OSError:
+            size = status.st_size  # it cannot be read, and keeps nobody from the others
     return Message(name.uid, size, status.st_mtime, name.flags)
 
 

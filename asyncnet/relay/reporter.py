@@ -18,7 +18,6 @@ from asyncnet.relay.queue import Queue
 from asyncnet.relay.targets import Verdict
 from asyncnet.smtp.delivery import Client
 from asyncnet.smtp.envelope import Returned
-from asyncnet.smtp.wire import split_enhanced
 from asyncnet.transports.address import NOWHERE
 
 logger = logging.getLogger("asyncnet.relay")
@@ -86,7 +85,7 @@ class Reporter:
     def _judge(self, claim: Claim, queued: QueuedRecipient, verdict: Verdict) -> tuple[Outcome, Fate | None]:
         """What is to be noted of one recipient, and what is to be said."""
         now, retry, message = self._queue.clock(), self._queue.retry, claim.message
-        status = split_enhanced(verdict.reply)[0] or f"{verdict.reply.code // 100}.0.0"
+        status = verdict.reply.enhanced or f"{verdict.reply.code // 100}.0.0"
         state, action = State.PENDING, None
         if verdict.reply.is_success:
             state = State.DELIVERED

@@ -46,7 +46,7 @@ from asyncnet.smtp.client_content import Source
 from asyncnet.smtp.client_limits import SMTPClientTimeouts
 from asyncnet.smtp.envelope import Body, Envelope, Recipient
 from asyncnet.smtp.extensions import Extensions
-from asyncnet.smtp.wire import coded, split_enhanced
+from asyncnet.smtp.wire import coded
 
 if TYPE_CHECKING:
     import ssl
@@ -390,7 +390,7 @@ _TOO_MANY = coded(452, "4.5.3", "The host takes fewer recipients at once.")
 
 
 def _is_one_too_many(reply: Reply) -> bool:
-    return reply.code == 452 and split_enhanced(reply)[0] in (None, "4.5.3")
+    return reply.code == 452 and reply.enhanced in (None, "4.5.3")
 
 
 def _may_go_elsewhere(verdict: Verdict) -> bool:

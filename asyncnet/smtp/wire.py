@@ -331,21 +331,7 @@ def parse_auth(argument: str) -> tuple[str, str | None]:
 
 # Replies with enhanced status codes: RFC 2034, RFC 3463. Each line of a reply has the code.
 
-_match_enhanced = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: +|$)").match
-
 
 def coded(code: int, enhanced: str, *lines: str) -> Reply:
     """A reply, each line of which begins with its enhanced code: `coded(250, "2.1.0", "Sender ok.")`."""
     return Reply(code, tuple(f"{enhanced} {line}" for line in lines or ("",)))
-
-
-def split_enhanced(reply: Reply) -> tuple[str | None, tuple[str, ...]]:
-    """The enhanced code of a reply (None: it has none, or one of another class), and its lines without it."""
-    match = _match_enhanced(reply.lines[0])
-    if match is None or match[1][0] != str(reply.code // 100):
-        return None, reply.lines
-    lines = []
-    for line in reply.lines:
-        own = _match_enhanced(line)
-        lines.append(line[own.end() :] if own else line)
-    return match[1], tuple(lines)

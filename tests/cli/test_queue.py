@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from asyncnet.relay.messages import Outcome, State
 from asyncnet.relay.queue import Queue, open_queue
 from asyncnet.replies import Reply
 from asyncnet.smtp.envelope import Envelope
+from tests.cli.command import COMMAND, DEADLINE, environment
 from tests.cli.command import run as run_process
 from tests.relay.use import CLIENT, Clock, content, put, to
 
@@ -167,6 +169,23 @@ def test_where_no_queue_is_the_user_is_told(run, tmp_path: Path) -> None:
     status, out, err = run("list", "--spool", str(tmp_path))
     assert (status, out) == (2, "")
     assert err == f"asyncnet queue: {tmp_path}/queue.db: no such file: no queue has been there\n"
+
+
+@pytest.mark.parametrize(
+    ("redirection", "status", "said"),
+    [
+        (">/dev/full", 1, "asyncnet queue: standard output: No space left on device\n"),
+        (">&-", 2, "asyncnet queue: standard output is closed\n"),
+        ("2>&-", 0, ""),
+        ("| true", 0, ""),
+    ],
+)
+def test_standard_streams_that_are_closed_or_full(
+    spool: tuple[str, str, str], redirection: str, status: int, said: str
+) -> None:
+    command = f"{' '.join(COMMAND)} queue list --spool {spool[0]} {redirection}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], env=environment(), capture_output=True, text=True, timeout=DEADLINE)
+    assert (done.returncode, done.stderr) == (status, said)
 
 
 def test_the_command_works_while_a_relay_is_at_work(spool: tuple[str, str, str]) -> None:

@@ -54,7 +54,7 @@ def mailboxes(request: pytest.FixtureRequest, tmp_path: Path) -> Mailboxes:
     if request.param == "memory":
         return MemoryMailboxes("anna", "carl")
     for user in ("anna", "carl"):
-        (tmp_path / user).mkdir()
+        (tmp_path / user / "new").mkdir(parents=True)
     return Maildirs(tmp_path)
 
 
@@ -68,7 +68,7 @@ async def test_everybody_has_a_copy_that_says_who_sent_it(mailboxes: Mailboxes) 
 async def test_mail_for_everybody_opens_few_files(tmp_path: Path) -> None:
     users = [f"user{number}" for number in range(50)]
     for user in users:
-        (tmp_path / user).mkdir()
+        (tmp_path / user / "new").mkdir(parents=True)
     before = len(os.listdir("/proc/self/fd"))
     most = 0
 

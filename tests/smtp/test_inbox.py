@@ -138,9 +138,12 @@ async def test_nor_is_one_of_fewer_parts_and_many_lines() -> None:
         b"Content-Type: text/plain;" + b"\r\n ;;;;;;;;" * 2_000 + b"\r\n\r\nx\r\n",
         MULTIPART % (0, 0) + (b"\r\n--b0\r\nContent-Type: " + b'"' * 8_000 + b"\r\n\r\nx") * 5 + b"\r\n",
         b"Content-Type: " + b"(" * 8_000 + b"\r\n\r\nx\r\n",
+        b"Content-Type: text/plain; a*\r\n\r\nx\r\n",
+        MULTIPART % (0, 0) + b"Content-Disposition: " + b'"' * 20_000 + b"\r\n\r\nx\r\n",
+        MULTIPART % (0, 0) + b"Content-Transfer-Encoding: " + b'"' * 20_000 + b"\r\n\r\nx\r\n",
     ],
 )
-async def test_nor_is_one_whose_fields_take_long(content: bytes) -> None:
+async def test_nor_is_one_whose_fields_take_long_or_cannot_be_read(content: bytes) -> None:
     failures = []
 
     async def on_message(message: Message) -> None:
