@@ -250,9 +250,9 @@ class Maildir:
 class Maildirs:
     """The `Mailboxes` in the folder `root`: that of each user is the Maildir of their name in it.
 
-    A Maildir is known by the folder `new` in it, and made with `create` for whoever is asked for. A name that could not
-    be one component of a path, or begins with a dot, is nobody's; without `create`, so is one that has no Maildir.
-    Capital letters count as the file system has it. The quotas are those of each Maildir.
+    A Maildir is known by the folder `new` in it, or is empty; with `create` it is made for whoever is asked for. A name
+    that could not be one component of a path, or begins with a dot, is nobody's; without `create`, so is one that has
+    no Maildir. Capital letters count as the file system has it. The quotas are those of each Maildir.
     """
 
     def __init__(

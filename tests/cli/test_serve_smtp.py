@@ -33,7 +33,7 @@ def users(tmp_path: Path) -> Path:
 @pytest.fixture
 def mail(tmp_path: Path) -> Path:
     folder = tmp_path / "mail"
-    (folder / "carl" / "new").mkdir(parents=True)
+    (folder / "carl").mkdir(parents=True)
     return folder
 
 
@@ -154,7 +154,7 @@ def test_what_has_its_250_arrives_though_both_ends_were_killed(tmp_path: Path, m
 
 def test_mail_that_nobody_takes_comes_back(tmp_path: Path, mail: Path) -> None:
     with serving("smtp", "tcp://127.0.0.1:0", "--spool", tmp_path / "there", "--local", f"example.com={mail}") as host:
-        (mail / "anna" / "new").mkdir(parents=True)
+        (mail / "anna").mkdir()
         options = ("--spool", tmp_path / "spool", "--local", f"example.org={mail}", "--trust", "127.0.0.1")
         to = ("--relay-to", f"smtp://127.0.0.1:{host.ports[0]}", "--hostname", "mail.example.org")
         with serving("smtp", "tcp://127.0.0.1:0", *options, *to) as service, client(service.ports[0]) as smtp:
@@ -201,7 +201,7 @@ def test_aliases_lead_to_others(tmp_path: Path, mail: Path) -> None:
 
 
 def test_what_catches_all_takes_no_mail_from_those_who_have_a_mailbox(tmp_path: Path, mail: Path) -> None:
-    (mail / "anna" / "new").mkdir(parents=True)
+    (mail / "anna").mkdir()
     aliases = tmp_path / "aliases.toml"
     aliases.write_text('"@example.com" = ["anna@example.com"]\n')
     options = ("--spool", tmp_path / "spool", "--local", f"example.com={mail}", "--aliases", aliases)

@@ -444,15 +444,16 @@ async def test_a_user_whose_folder_is_a_symlink_reaches_nothing(tmp_path: Path, 
 
 
 async def test_a_folder_that_is_no_maildir_is_nobodys_until_it_is_made_one(tmp_path: Path) -> None:
-    for name in ("lost+found", "backup/anna/new", "carl/new"):
+    for name in ("backup/anna/new", "carl/new", "emil", "franz/tmp"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "dora").mkdir()
     (tmp_path / "dora" / "new").symlink_to(tmp_path / "carl" / "new")
     there, made = Maildirs(tmp_path), Maildirs(tmp_path, create=True)
-    for user in ("lost+found", "backup", "dora"):
+    for user in ("backup", "dora"):
         with pytest.raises(LookupError):
             await there.of(user)
-    await deliver(await there.of("carl"))
+    for user in ("carl", "emil", "franz"):
+        await deliver(await there.of(user))
     await made.of("backup")
     await deliver(await there.of("backup"))
 
