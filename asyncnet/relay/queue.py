@@ -169,6 +169,11 @@ class Queue:
         self._next_due = -math.inf
         self._changes_of_others = database.changes_of_others()
 
+    @property
+    def changes_of_others(self) -> int:
+        """Another number whenever somebody else, with the commands, has changed the queue and `claim` knows of it."""
+        return self._changes_of_others
+
     # What a server does: `smtp.delivery.Delivery`
 
     async def start(self, envelope: Envelope, client: Client) -> QueueTransaction:
