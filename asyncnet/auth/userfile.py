@@ -71,8 +71,9 @@ class UserFile:
         return entry.identity if right and entry.password else None
 
     async def scram_keys(self, name: str) -> ScramKeys | None:
-        """The keys in the entry, or made-up ones (see `Authenticator`); None while there is somebody in the file who can
-        log in by password alone, since a client that is offered SCRAM tries nothing else.
+        """The keys in the entry, or made-up ones (see `Authenticator`).
+
+        None while somebody in the file can log in by password alone: a client that is offered SCRAM tries nothing else.
 
         What is made up for a name stays the same as long as the process lives.
         """
