@@ -6,6 +6,8 @@ Whatever serves SMTP is imported when a handler is made: `--help` needs none of 
 from __future__ import annotations
 
 import argparse
+import logging
+import math
 import os
 import tomllib
 from ipaddress import ip_address
@@ -15,6 +17,7 @@ from asyncnet.cli.begun_tls import begun_tls
 from asyncnet.cli.options import count, duration, network, size
 from asyncnet.endpoints import Endpoint, Scheme, parse
 from asyncnet.errors import ConfigurationError, LocalProtocolError
+from asyncnet.printable import printable
 
 if TYPE_CHECKING:
     from asyncnet.auth import UserFile
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
     from asyncnet.smtp.delivery import Delivery
     from asyncnet.smtp.policies import Rule
     from asyncnet.smtp.server import SMTPHandler
+
+logger = logging.getLogger("asyncnet.smtp")
 
 EPILOG = """\
 What gets a 250 is on the disk, in the queue in --spool; from there it goes to mailboxes (--local), to the host of
@@ -127,7 +132,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--retry-after", metavar="TIME", type=duration, help="the first pause after a failure (default: 5m)"
     )
     out.add_argument(
-        "--warn-after", metavar="TIME", type=duration, help="when a sender is told of a delay (default: 4h)"
+        "--warn-after", metavar="TIME", type=duration, help="when a sender is told of a delay, or off (default: 4h)"
     )
     out.add_argument("--expire-after", metavar="TIME", type=duration, help="when mail is given up (default: 120h)")
 
@@ -203,6 +208,10 @@ def _check(args: argparse.Namespace) -> None:
             "nobody could send anything: --local DOMAIN=DIR takes mail for a domain, --users FILE and --trust NET say "
             "who may send to others"
         )
+    if args.role == "submission" and args.users is None:
+        raise ConfigurationError("--role submission takes mail from users who log in: it goes with --users FILE")
+    if args.retry_after == math.inf:
+        raise ConfigurationError("--retry-after off: what has failed once would wait for ever")
     if args.require_tls and args.cert is None and not all(parse(text).tls for text in args.endpoints):
         raise ConfigurationError("--require-tls needs --cert FILE: no client could do as it is told")
     for name in ("insecure_auth", "check_senders"):
@@ -357,6 +366,7 @@ def _host_and_port(text: str) -> tuple[str, int]:
 def _guarded(args: argparse.Namespace, relay: Relay, local: dict[str, Mailboxes]) -> Delivery:
     """The rules that stand in front of the relay."""
     from asyncnet.smtp.address import MailAddress, ascii_domain
+    from asyncnet.smtp.delivery import Refused
     from asyncnet.smtp.policies import (
         Aliases,
         Guarded,
@@ -376,6 +386,9 @@ def _guarded(args: argparse.Namespace, relay: Relay, local: dict[str, Mailboxes]
             await boxes[address.ascii_domain].of(address.local)
         except LookupError:
             return False
+        except OSError as exc:
+            logger.error("the mailbox of %s cannot be opened: %s", printable(str(address)), exc)
+            raise Refused(451, "4.3.0", "The mailbox cannot be opened: please come again.") from exc
         return True
 
     rules: list[Rule] = []

@@ -252,7 +252,8 @@ class Maildirs:
 
     A Maildir is known by the folder `new` in it, or is empty; with `create` it is made for whoever is asked for. A name
     that could not be one component of a path, or begins with a dot, is nobody's; without `create`, so is one that has
-    no Maildir. Capital letters count as the file system has it. The quotas are those of each Maildir.
+    no Maildir. Where `root` is not there, or may not be looked into, `of` raises OSError. Capital letters count as the
+    file system has it. The quotas are those of each Maildir.
     """
 
     def __init__(
@@ -287,7 +288,10 @@ class Maildirs:
             os.makedirs(self._root, exist_ok=True)
             with opened_folders(path):  # which makes what is missing
                 return True
-        return is_maildir(path)
+        if is_maildir(path):
+            return True
+        os.stat(os.path.join(self._root, "."))  # where that is gone, nobody can say who has none: mail waits
+        return False
 
 
 def _no_such(uid: str) -> OSError:

@@ -184,6 +184,11 @@ class Queue:
         self._next_due = -math.inf
         self._changes_of_others = database.changes_of_others()
 
+    @property
+    def changes_of_others(self) -> int:
+        """Another number whenever somebody else, with the commands, has changed the queue and `claim` knows of it."""
+        return self._changes_of_others
+
     # What a server does: `smtp.delivery.Delivery`
 
     async def start(self, envelope: Envelope, client: Client) -> QueueTransaction:
@@ -192,8 +197,16 @@ class Queue:
         if now >= self._looked_at_free + WATCH_EVERY:
             self._looked_at_free = now  # others need not look, too
             before, self._free = self._free, await in_thread(self._spool.free_space)
-            if self._free < self.limits.reserve <= before:
-                logger.error("%s: no mail is taken: %d bytes are free there", self._spool.folder, self._free)
+            reserve = self.limits.reserve
+            if self._free < reserve <= before:
+                logger.error(
+                    "%s: no mail is taken: %d bytes are free there, and %d are to stay so",
+                    self._spool.folder,
+                    self._free,
+                    reserve,
+                )
+            elif before < reserve <= self._free:
+                logger.warning("%s: mail is taken again: %d bytes are free there", self._spool.folder, self._free)
         if self._free - (envelope.size or 0) < self.limits.reserve:
             raise no_room()
         return self._begin(envelope, client)

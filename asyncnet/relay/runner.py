@@ -11,7 +11,8 @@ are busy there. A worker has a courier of its own, which keeps its connection as
 What could go wrong, and why it does not:
 
 - *A host that is down* holds up its own lane alone. Nobody else tries it again for a while: what comes is put off with
-  the reason that is known, and the queue's patience grows as if each message had been tried.
+  the reason that is known, and the queue's patience grows as if each message had been tried. Where an administrator has
+  changed the queue since, one does: `asyncnet queue retry` is for hosts that have come back.
 - *A host that has enough* takes no further connection, and goes on with those that it has. So a worker that gets none
   leaves its claim to the others of its lane, and no further one begins for a while. Only the last one calls a host
   down.
@@ -111,6 +112,8 @@ class _Lane:
     is_closed: bool = False
     down: Unreachable | None = None
     down_until: float = -math.inf
+    asked: int = 0
+    """What `Queue.changes_of_others` was when the last attempt began."""
     full_until: float = -math.inf
     """Until when no further worker is of use."""
 
@@ -365,8 +368,8 @@ class Relay:
         False: this worker does not get to the host, and others of the lane may.
         """
         failure = _FAILURE
-        if lane.down is None or lane.down_until <= trio.current_time():
-            lane.down = None
+        if lane.down is None or lane.down_until <= trio.current_time() or lane.asked != self.queue.changes_of_others:
+            lane.down, lane.asked = None, self.queue.changes_of_others
             try:
                 with self._until_end(self._attempts):
                     await courier.hand_over(parcel, verdicts)

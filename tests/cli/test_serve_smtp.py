@@ -189,6 +189,20 @@ def test_what_a_mailbox_has_no_room_for_waits(tmp_path: Path, mail: Path) -> Non
         until(lambda: messages(mail / "carl") == ["hello"])
 
 
+def test_mail_waits_for_mailboxes_that_are_not_there_for_a_while(tmp_path: Path, mail: Path) -> None:
+    options = ("--spool", tmp_path / "spool", "--local", f"example.com={mail}")
+    with serving("smtp", "tcp://127.0.0.1:0", *options) as service, client(service.ports[0]) as smtp:
+        mail.rename(tmp_path / "unmounted")
+        assert refusal(smtp, "carl@example.com") == b"4.3.0 The mailbox cannot be opened: please come again."
+        (tmp_path / "unmounted").rename(mail)
+        smtp.sendmail("anna@example.org", ["carl@example.com"], MESSAGE)
+        until(lambda: messages(mail / "carl") == ["hello"])
+        smtp.quit()
+        _, log = service.end(signal.SIGTERM)
+    assert "the mailbox of carl@example.com cannot be opened: " in log
+    assert "Traceback" not in log
+
+
 def test_aliases_lead_to_others(tmp_path: Path, mail: Path) -> None:
     aliases = tmp_path / "aliases.toml"
     names = ("info", "postmaster")
@@ -279,6 +293,9 @@ def test_a_second_relay_on_the_same_spool_is_refused(tmp_path: Path, mail: Path)
         (["--spool", "DIR", "--trust", "127.0.0.1", "--relay-ca", "ca.pem"], "--relay-ca goes with --relay-to or"),
         (["--spool", "DIR", "--relay-domain", "a.example=smtp://127.0.0.1", "--relay-ca", "none.pem"], "does not load"),
         (["--discard", "--hostname", "no name"], "hostname is a domain"),
+        (["--discard", "--role", "submission"], "--role submission takes mail from users who log in"),
+        (["--spool", "DIR", "--local", "a.example=DIR", "--role", "submission"], "goes with --users FILE"),
+        (["--spool", "DIR", "--local", "a.example=DIR", "--retry-after", "off"], "would wait for ever"),
         (["--discard", "--role", "submission", "--users", "nowhere.toml"], "nowhere.toml"),
     ],
 )

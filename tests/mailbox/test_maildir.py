@@ -466,6 +466,24 @@ async def test_where_nobody_can_know_whether_a_maildir_is_there_it_is_not_said_t
         await Maildirs(tmp_path).of("anna")
 
 
+async def test_where_the_mailboxes_have_gone_nobody_is_said_to_have_none(tmp_path: Path) -> None:
+    (tmp_path / "root" / "anna").mkdir(parents=True)
+    boxes = Maildirs(tmp_path / "root")
+    (tmp_path / "root").rename(tmp_path / "unmounted")
+    for user in ("anna", "nobody"):
+        with fails(errno.ENOENT):
+            await boxes.of(user)
+    (tmp_path / "root").write_bytes(b"no folder")
+    with fails(errno.ENOTDIR):
+        await boxes.of("anna")
+
+
+async def test_a_name_that_is_too_long_for_a_folder_is_nobodys(tmp_path: Path) -> None:
+    for boxes in (Maildirs(tmp_path), Maildirs(tmp_path, create=True)):
+        with pytest.raises(LookupError):
+            await boxes.of("a" * 256)
+
+
 # Room
 
 

@@ -14,7 +14,7 @@ import trio
 
 from asyncnet.errors import ConfigurationError
 from asyncnet.mailbox.memory import MemoryMailboxes
-from asyncnet.relay.admin import open_admin
+from asyncnet.relay.admin import Selection, open_admin
 from asyncnet.relay.queue import Queue, open_queue
 from asyncnet.relay.retry import HOUR, RetryPolicy
 from asyncnet.relay.routes import Routes
@@ -410,6 +410,30 @@ class TestHostsThatAreDown:
             await relay.until(lambda states: sorted(states) == [f"a{n}@down.example pending 1" for n in range(5)])
         assert len(down.parcels) == 1
         assert len(up.parcels) == 1
+
+    async def test_it_is_tried_again_at_once_when_its_administrator_says_so(self, tmp_path: Path) -> None:
+        is_down = True
+
+        async def behaviour(parcel: Parcel) -> Sequence[Verdict]:
+            await trio.lowlevel.checkpoint()
+            if is_down:
+                raise Unreachable(coded(451, "4.4.1", "no connection"))
+            return [Verdict(OK)]
+
+        def retry() -> None:
+            with open_admin(tmp_path) as admin:
+                admin.retry(Selection())
+
+        host = Host(behaviour)
+        async with relayed(tmp_path, down=host) as relay:
+            await put(relay.queue, MESSAGE, to("a@down.example"), ANNA)
+            await relay.until(lambda states: states == ["a@down.example pending 1"])
+            await trio.to_thread.run_sync(retry)
+            await relay.until(lambda states: states == ["a@down.example pending 2"])
+            is_down = False
+            await trio.to_thread.run_sync(retry)
+            await relay.until_empty()
+        assert len(host.parcels) == 3
 
     async def test_a_host_that_has_enough_of_us_goes_on_with_what_it_has(self, tmp_path: Path) -> None:
         class Full(Host):
