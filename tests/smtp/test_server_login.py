@@ -74,6 +74,16 @@ class TestTLS:
         assert taken.client.protocol == "ESMTPSA"
         assert b"(using TLSv1.3 with TLS_" in taken.content
 
+    async def test_it_may_be_the_last_of_commands_that_come_together(
+        self, tls: ServerTLS, context: ssl.SSLContext, autojump_clock: MockClock
+    ) -> None:
+        async with connected(tls=tls, hello="") as peer:
+            await peer.scripted.send(b"EHLO client.example\r\nMAIL FROM:<a@example.org>\r\nSTARTTLS\r\n")
+            assert [(await peer.reply()).code for _ in range(3)] == [250, 250, 220]
+            await peer.stream.start_tls(context, server_hostname="localhost")
+            await peer.expect("503", "RCPT TO:<b@example.org>")
+            await peer.expect("250", "EHLO client.example")
+
     @pytest.mark.parametrize("behind", [b"RSET\r\n", b"\n", b"x"])
     async def test_plaintext_behind_starttls_closes_the_connection(
         self, tls: ServerTLS, behind: bytes, autojump_clock: MockClock
