@@ -236,13 +236,18 @@ class TestLogin:
             await peer.expect("250", "NOOP")
 
     async def test_a_response_ends_as_commands_do(self, autojump_clock: MockClock) -> None:
-        for end in (b"\n", b"\r\r\n", b"\0\r\n", b" \r\n"):
+        for end in (b"\r\r\n", b"\0\r\n", b" \r\n"):
             async with connected(users=Users("anna"), **LOOPBACK) as peer:
                 await peer.expect("334", "AUTH PLAIN")
-                assert (await peer.raw(ANNA.encode() + end)).code in (500, 501)
+                assert (await peer.raw(ANNA.encode() + end)).code == 501
                 await peer.expect("334", "AUTH LOGIN")
-                assert (await peer.raw(b"*" + end)).code in (500, 501)
+                assert (await peer.raw(b"*" + end)).code == 501
                 await peer.expect("250", "NOOP")
+        for response in (ANNA.encode(), b"*"):
+            async with connected(users=Users("anna"), **LOOPBACK) as peer:
+                await peer.expect("334", "AUTH PLAIN")
+                assert (await peer.raw(response + b"\nMAIL FROM:<a@example.org>\r\n")).code == 500
+                await peer.scripted.expect_end()
         async with connected(users=Users("anna"), normalise_from=["127.0.0.1"], **LOOPBACK) as peer:
             await peer.expect("334", "AUTH PLAIN")
             assert (await peer.raw(ANNA.encode() + b"\n")).code == 235
