@@ -155,11 +155,22 @@ class Conversation:
         try:
             line = await self.stream.receive_until(b"\n", limit=limits.line)
         except LimitExceeded:
-            await self.stream.skip_until(b"\n", limit=limits.skipped)
+            await self._skip_line()
             raise CommandError("a line that is too long", 500, "5.5.6") from None
-        if not line.endswith(b"\r\n") and not self.knows_no_better:
-            raise CommandError("a line that does not end with CR LF", 500, "5.5.2")
+        self._check_end(line)
         return line.removesuffix(b"\n").removesuffix(b"\r")
+
+    def _check_end(self, line: bytes) -> None:
+        """Raises `CommandError` for a line that ends with LF alone, and ends the connection then: to other servers it
+        goes on, and what follows could be a command to us that is none to them."""
+        if not line.endswith(b"\r\n") and not self.knows_no_better:
+            self.is_ending = True
+            raise CommandError("a line that does not end with CR LF", 500, "5.5.2")
+
+    async def _skip_line(self) -> None:
+        """Find the end of a line that is too long. Raises `LimitExceeded` where it has none."""
+        end = b"\n" if self.knows_no_better else b"\r\n"
+        await self.stream.skip_until(end, limit=self.server.smtp_limits.skipped)
 
     # Commands
 
@@ -210,7 +221,7 @@ class Conversation:
                 refusal = coded(500, "5.5.2", f"A command has at most {limits.line} bytes.")
                 self.say(refusal)
                 self._count(refusal)
-                await stream.skip_until(b"\n", limit=limits.skipped)
+                await self._skip_line()
         return None
 
     @property
@@ -233,6 +244,7 @@ class Conversation:
     async def _obey(self, line: bytes) -> Reply | None:
         """Do what a line says, and return the reply that is still to be said."""
         try:
+            self._check_end(line)
             command = parse_command(line, bare_lf=self.knows_no_better)
             declaration = self.server.commands.get(command.verb)
             if declaration is None:

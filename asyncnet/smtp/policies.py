@@ -23,7 +23,7 @@ import trio
 
 from asyncnet.smtp.address import MailAddress, ascii_domain, parse_domain
 from asyncnet.smtp.delivery import Client, CommitsEach, Delivery, Refused, Transaction
-from asyncnet.smtp.envelope import Envelope, Recipient
+from asyncnet.smtp.envelope import Envelope, Notify, Recipient
 from asyncnet.transports.address import Networks
 
 
@@ -232,7 +232,13 @@ class Aliases(Rule):
 
     async def recipient(self, recipient: Recipient, envelope: Envelope, client: Client) -> Sequence[Recipient]:
         found = await self._resolve(recipient.address)
-        return [replace(recipient, address=address) for address in found]
+        wished = of_others = recipient.notify
+        if Notify.SUCCESS in wished:  # it is told of one alone: RFC 3461 section 5.2.7.3 (c)
+            of_others = wished - {Notify.SUCCESS} or frozenset({Notify.NEVER})
+        return [
+            replace(recipient, address=address, notify=of_others if place else wished)
+            for place, address in enumerate(found)
+        ]
 
     async def _resolve(self, address: MailAddress) -> Collection[MailAddress]:
         found: dict[MailAddress, None] = {}

@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from asyncnet.auth.identity import Identity
 from asyncnet.smtp.address import MailAddress
 from asyncnet.smtp.delivery import Client, CommitsEach, Refused, Role
-from asyncnet.smtp.envelope import Envelope, Recipient
+from asyncnet.smtp.envelope import Envelope, Notify, Recipient
 from asyncnet.smtp.policies import (
     Aliases,
     Guarded,
@@ -202,6 +202,24 @@ class TestAliases:
         result = await rule.recipient(recipient, NOTHING, ANYBODY)
         assert [str(one.address) for one in result] == found
         assert {one.original for one in result} <= {"rfc822;x@y"}
+
+    @pytest.mark.parametrize(
+        ("wished", "of_others"),
+        [
+            (set(), set()),
+            ({Notify.NEVER}, {Notify.NEVER}),
+            ({Notify.FAILURE, Notify.DELAY}, {Notify.FAILURE, Notify.DELAY}),
+            ({Notify.SUCCESS, Notify.FAILURE}, {Notify.FAILURE}),
+            ({Notify.SUCCESS}, {Notify.NEVER}),
+        ],
+    )
+    async def test_success_is_told_once(self, wished: set[Notify], of_others: set[Notify]) -> None:
+        rule = Aliases({"all@example.org": [f"{name}@example.org" for name in ("anna", "bert", "carl")]})
+        recipient = Recipient(MailAddress("all", "example.org"), frozenset(wished))
+        found = await rule.recipient(recipient, NOTHING, ANYBODY)
+        assert [one.notify for one in found] == [wished, of_others, of_others]
+        recipient = Recipient(MailAddress("anna", "example.org"), frozenset(wished))
+        assert await rule.recipient(recipient, NOTHING, ANYBODY) == [recipient]
 
     def test_those_that_go_in_circles_are_refused(self) -> None:
         with pytest.raises(ValueError, match=r"alias [ab]@example\.org leads back to itself"):

@@ -53,9 +53,14 @@ class TestSmuggling:
         assert not set(taken.content.replace(b"\r\n", b"")) & set(b"\r\n")
 
     async def test_commands_end_with_cr_lf_too(self, autojump_clock: MockClock) -> None:
-        async with connected() as peer:
-            assert str(await peer.raw(b"NOOP\n")).startswith("500 5.5.2 A line that does not end with CR LF")
+        recorder = Recorder()
+        async with connected(recorder) as peer:
             assert str(await peer.raw(b"NOOP\rMAIL FROM:<a@example.org>\r\n")).startswith("500 5.5.2")
+            assert str(await peer.raw(b"x" * 13_000 + b"\nMAIL FROM:<a@example.org>\r\n")).startswith("500 5.5.2")
+            await peer.scripted.send(b"NOOP\nMAIL FROM:<a@example.org>\r\n")
+            assert str(await peer.reply()).startswith("500 5.5.2 A line that does not end with CR LF")
+            await peer.scripted.expect_end()
+        assert recorder.taken == []
         async with connected(normalise_from=["203.0.113.9"]) as peer:
             assert str(await peer.raw(b"NOOP\n")).startswith("250")
 

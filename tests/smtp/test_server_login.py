@@ -74,6 +74,16 @@ class TestTLS:
         assert taken.client.protocol == "ESMTPSA"
         assert b"(using TLSv1.3 with TLS_" in taken.content
 
+    async def test_it_may_be_the_last_of_commands_that_come_together(
+        self, tls: ServerTLS, context: ssl.SSLContext, autojump_clock: MockClock
+    ) -> None:
+        async with connected(tls=tls, hello="") as peer:
+            await peer.scripted.send(b"EHLO client.example\r\nMAIL FROM:<a@example.org>\r\nSTARTTLS\r\n")
+            assert [(await peer.reply()).code for _ in range(3)] == [250, 250, 220]
+            await peer.stream.start_tls(context, server_hostname="localhost")
+            await peer.expect("503", "RCPT TO:<b@example.org>")
+            await peer.expect("250", "EHLO client.example")
+
     @pytest.mark.parametrize("behind", [b"RSET\r\n", b"\n", b"x"])
     async def test_plaintext_behind_starttls_closes_the_connection(
         self, tls: ServerTLS, behind: bytes, autojump_clock: MockClock
@@ -226,13 +236,18 @@ class TestLogin:
             await peer.expect("250", "NOOP")
 
     async def test_a_response_ends_as_commands_do(self, autojump_clock: MockClock) -> None:
-        for end in (b"\n", b"\r\r\n", b"\0\r\n", b" \r\n"):
+        for end in (b"\r\r\n", b"\0\r\n", b" \r\n"):
             async with connected(users=Users("anna"), **LOOPBACK) as peer:
                 await peer.expect("334", "AUTH PLAIN")
-                assert (await peer.raw(ANNA.encode() + end)).code in (500, 501)
+                assert (await peer.raw(ANNA.encode() + end)).code == 501
                 await peer.expect("334", "AUTH LOGIN")
-                assert (await peer.raw(b"*" + end)).code in (500, 501)
+                assert (await peer.raw(b"*" + end)).code == 501
                 await peer.expect("250", "NOOP")
+        for response in (ANNA.encode(), b"*"):
+            async with connected(users=Users("anna"), **LOOPBACK) as peer:
+                await peer.expect("334", "AUTH PLAIN")
+                assert (await peer.raw(response + b"\nMAIL FROM:<a@example.org>\r\n")).code == 500
+                await peer.scripted.expect_end()
         async with connected(users=Users("anna"), normalise_from=["127.0.0.1"], **LOOPBACK) as peer:
             await peer.expect("334", "AUTH PLAIN")
             assert (await peer.raw(ANNA.encode() + b"\n")).code == 235

@@ -382,6 +382,9 @@ class TestExtensions:
             size=0, pipelining=True, auth=("LOGIN", "PLAIN"), others=("XFOO  a",), most_recipients=5
         )
 
+    def test_a_limit_of_more_than_six_digits_is_none(self) -> None:
+        assert Extensions(most_mails=1_000_000, most_recipients=999_999).format() == ["LIMITS RCPTMAX=999999"]
+
     @given(st.lists(st.text(max_size=30)))
     def test_whatever_is_said_is_read(self, lines: list[str]) -> None:
         Extensions.parse(lines)
