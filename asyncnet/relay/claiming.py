@@ -19,12 +19,11 @@ from typing import Any, TypeAlias
 
 from asyncnet.relay.database import lower_destinations
 from asyncnet.relay.messages import Claim, format_id
-from asyncnet.relay.rows import NONSENSE, UNREADABLE, message_of, recipient_of
+from asyncnet.relay.rows import NONSENSE, UNREADABLE, is_utf8, message_of, recipient_of
 from asyncnet.relay.schedule import Schedule
 from asyncnet.relay.schema import contents, destinations, messages, recipients
 from asyncnet.relay.sql import (
     Connection,
-    LargeBinary,
     Row,
     Select,
     Text,
@@ -80,10 +79,10 @@ def find_due(connection: Connection, request: Claiming) -> None:
         names = list(connection.scalars(due_destinations(request.now, passed_over, room, request.only)))
         if not names:
             break
+        looked += len(names)
         for name in _sound(connection, names):
             if len(request.found) == request.limit:
                 break
-            looked += 1
             if _claim_at(connection, request, name):
                 passed_over.add(name)
     if len(request.found) < request.limit and looked < LOOKED_AT:
@@ -165,8 +164,13 @@ def _claims(connection: Connection, name: str, groups: Sequence[_Group]) -> Iter
                 raise TypeError(f"a content that is {type(data)}")
             yield Claim(message, name, tuple(recipient_of(row._mapping) for row in found), data)
         except NONSENSE as error:
-            logger.error("message %s was set aside: %s (%r)", format_id(key), UNREADABLE, error)
+            logger.error("message %s was set aside: %s (%r)", _shown(key), UNREADABLE, error)
             stop_damaged(connection, key, UNREADABLE)
+
+
+def _shown(key: object) -> str:
+    """A message's id, or what there is in its place."""
+    return format_id(key) if isinstance(key, int) else repr(key)
 
 
 def _next_attempt(connection: Connection, name: str, now: float) -> float:
@@ -216,19 +220,17 @@ def _unknown() -> Select[Any]:
     return select(there.c.name).where(there.c.name.is_not(null()), there.c.name.not_in(select(destinations.c.name)))
 
 
-def _sound(connection: Connection, names: Iterable[str]) -> Iterator[str]:
+def _sound(connection: Connection, names: Iterable[object]) -> Iterator[str]:
     """Those of the names that are text. What is planned at another one is looked for at the destination "" from now on:
     where it goes is known by its address."""
     for name in names:
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            damaged = cast(literal(name.encode(errors="surrogateescape"), LargeBinary), Text)
-            connection.execute(update(recipients).where(recipients.c.destination == damaged).values(destination=""))
-            connection.execute(delete(destinations).where(destinations.c.name == damaged))
-            lower_destinations(connection, {"": 0.0})
-        else:
+        if isinstance(name, str) and is_utf8(name):
             yield name
+            continue
+        damaged = cast(name.encode(errors="surrogateescape"), Text) if isinstance(name, str) else literal(name)
+        connection.execute(update(recipients).where(recipients.c.destination == damaged).values(destination=""))
+        connection.execute(delete(destinations).where(destinations.c.name == damaged))
+        lower_destinations(connection, {"": 0.0})
 
 
 def _bring_forward(connection: Connection, name: str, now: float, farthest: float) -> None:
