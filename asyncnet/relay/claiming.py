@@ -36,6 +36,7 @@ from asyncnet.relay.sql import (
     update,
 )
 from asyncnet.relay.statements import stop_damaged
+from asyncnet.smtp.address import ascii_domain
 
 logger = logging.getLogger(__name__)
 
@@ -159,13 +160,23 @@ def _claims(connection: Connection, name: str, groups: Sequence[_Group]) -> Iter
     rows = {row.key: row for row in connection.execute(statement.where(messages.c.key.in_(keys)))}
     for key, found in groups:
         try:
-            message, data = message_of(rows[key]._mapping), rows[key].data
-            if not isinstance(data, bytes | None):
-                raise TypeError(f"a content that is {type(data)}")
-            yield Claim(message, name, tuple(recipient_of(row._mapping) for row in found), data)
+            yield _claim(name, rows[key], found)
         except NONSENSE as error:
             logger.error("message %s was set aside: %s (%r)", _shown(key), UNREADABLE, error)
             stop_damaged(connection, key, UNREADABLE)
+
+
+def _claim(name: str, row: Row[Any], found: Iterable[Row[Any]]) -> Claim:
+    """Raises one of `NONSENSE`."""
+    message = message_of(row._mapping)
+    wanted = tuple(recipient_of(each._mapping) for each in found)
+    addresses = (message.envelope.sender, *(each.recipient.address for each in wanted))
+    for address in addresses:
+        if address is not None:
+            ascii_domain(address.domain)  # raises for what leads nowhere: whoever routes mail relies on it
+    if not isinstance(row.data, bytes | None):
+        raise TypeError(f"a content that is {row.data!r}")
+    return Claim(message, name, wanted, row.data)
 
 
 def _shown(key: object) -> str:

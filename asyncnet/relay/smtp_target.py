@@ -204,6 +204,11 @@ class SMTPCourier:
         client = self._client
         return client is not None and client.is_usable and client.messages < PER_CONNECTION
 
+    @property
+    def _host(self) -> str:
+        """What the host is called that the connection leads to."""
+        return self._door.url.host or str(self._door.url)
+
     async def _find_doors(self) -> list[Door]:
         """Where an attempt may lead, the best first. Raises `Unreachable`."""
         try:
@@ -303,7 +308,7 @@ class SMTPCourier:
         except (AsyncnetError, OSError, *_BROKEN) as exc:
             # Nothing of the message was taken, or it took too long: `OutcomeUnknown` is a verdict.
             why = str(exc) or "it took too long"
-            logger.info("%s: a message did not get through: %s", self._door.url.host, why)
+            logger.info("%s: a message did not get through: %s", self._host, why)
             reply = coded(451, "4.4.2", f"The conversation with the host broke off: {why}")
             raise _BrokenOff(Verdict(reply)) from exc
         if all(verdict.reply.code == 421 for verdict in verdicts):
@@ -318,7 +323,7 @@ class SMTPCourier:
                 Verdict(coded(554, exc.enhanced, f"The message cannot go there: {exc}.")) for _ in parcel.recipients
             ]
         except LocalProtocolError as exc:
-            logger.error("%s: a message that cannot be said in SMTP: %s", self._door.url.host, exc)
+            logger.error("%s: a message that cannot be said in SMTP: %s", self._host, exc)
             return [Verdict(coded(451, "4.3.5", "This host cannot say that in SMTP.")) for _ in parcel.recipients]
         tells_success = client.extensions.dsn
         return [self._verdict(outcome, tells_success) for outcome in outcomes]
@@ -352,7 +357,7 @@ class SMTPCourier:
             return Verdict(reply)
         if outcome.reply.is_permanent_failure and isinstance(outcome.error, TransientReplyError):
             return Verdict(coded(452, "4.5.3", f"The host takes no more recipients: {_shortened(outcome.reply)}"))
-        return Verdict(_shortened(outcome.reply), self._door.url.host, tells_success=tells_success)
+        return Verdict(_shortened(outcome.reply), self._host, tells_success=tells_success)
 
 
 def _shortened(reply: Reply) -> Reply:

@@ -113,6 +113,8 @@ class TestDamage:
             "UPDATE recipients SET reply = CAST(x'ff' AS TEXT) WHERE message = ?",
             "UPDATE recipients SET local = CAST(x'616eee61' AS TEXT) WHERE message = ?",
             "UPDATE recipients SET local = x'61' WHERE message = ?",
+            "UPDATE recipients SET domain = '\u2603 .example' WHERE message = ?",
+            "UPDATE messages SET sender_domain = '\u2603 .example' WHERE key = ?",
             "UPDATE recipients SET attempts = 'x' WHERE message = ?",
             "UPDATE recipients SET last_attempt = 'x' WHERE message = ?",
             "UPDATE messages SET sender_domain = CAST(x'ff' AS TEXT) WHERE key = ?",

@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 import trio
@@ -571,6 +572,17 @@ async def test_lmtp_answers_for_each_recipient() -> None:
         made = to_host(parse_url(f"lmtp://127.0.0.1:{host.port}"), Manners(name="x.example")).courier()
         assert codes(await hand_over(made, parcel("a@x.example", "b@x.example"))) == [250, 452]
         await made.aclose()
+
+
+async def test_a_host_at_a_unix_socket_is_called_by_that(tmp_path: Path) -> None:
+    url = f"lmtp+unix:{tmp_path}/lmtp"
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve, Host(), f"unix:{tmp_path}/lmtp")
+        made = to_host(parse_url(url), Manners(name="x.example")).courier()
+        (verdict,) = await hand_over(made, parcel())
+        await made.aclose()
+        nursery.cancel_scope.cancel()
+    assert (verdict.reply.code, verdict.host) == (250, url)
 
 
 def test_a_recipient_is_what_the_parcel_says() -> None:
