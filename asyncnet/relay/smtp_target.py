@@ -232,7 +232,7 @@ class SMTPCourier:
                 with trio.fail_after(LONGEST_HELLO):
                     self._client = await self._stack.enter_async_context(self._connection(door))
             except (AsyncnetError, OSError, *_BROKEN) as exc:
-                logger.info("%s: no connection: %s", _shown(door), str(exc) or "it took too long")
+                logger.info("%s: no connection: %s", _shown(door), _why(exc))
                 failures.append((door, exc))
             else:
                 self._door = door
@@ -307,9 +307,8 @@ class SMTPCourier:
                 verdicts = await self._send(client, replace(parcel, recipients=first))
         except (AsyncnetError, OSError, *_BROKEN) as exc:
             # Nothing of the message was taken, or it took too long: `OutcomeUnknown` is a verdict.
-            why = str(exc) or "it took too long"
-            logger.info("%s: a message did not get through: %s", self._host, why)
-            reply = coded(451, "4.4.2", f"The conversation with the host broke off: {why}")
+            logger.info("%s: a message did not get through: %s", self._host, _why(exc))
+            reply = coded(451, "4.4.2", f"The conversation with the host broke off: {_why(exc)}")
             raise _BrokenOff(Verdict(reply)) from exc
         if all(verdict.reply.code == 421 for verdict in verdicts):
             raise _BrokenOff(verdicts[0])
@@ -413,7 +412,9 @@ async def _source(parcel: Parcel) -> Source:
 
 
 def _shown(door: Door) -> str:
-    return f"{door.url}" if door.address is None else f"{door.url} at {door.address}"
+    """Where it leads, for logs and for senders, who need not know as whom we log in there."""
+    url = replace(door.url, user=None, password=None)
+    return f"{url}" if door.address is None else f"{url} at {door.address}"
 
 
 def _unreachable(failures: Sequence[tuple[Door, BaseException]]) -> Unreachable:
@@ -428,7 +429,11 @@ def _unreachable(failures: Sequence[tuple[Door, BaseException]]) -> Unreachable:
         return Unreachable(coded(451, "4.4.1", f"The host does not want to talk: {exc}"))
     if isinstance(exc, NotSupported):
         return Unreachable(coded(451, "4.7.5", f"There is no connection that is safe enough: {exc}"))
-    return Unreachable(coded(451, "4.4.1", f"No host can be reached: {_shown(door)}: {exc}"))
+    return Unreachable(coded(451, "4.4.1", f"No host can be reached: {_shown(door)}: {_why(exc)}"))
+
+
+def _why(exc: BaseException) -> str:
+    return str(exc) or "it took too long"  # which is all that Trio says by it
 
 
 def _takes_no_mail(exc: ReplyError) -> bool:

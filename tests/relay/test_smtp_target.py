@@ -402,6 +402,22 @@ class TestDoors:
         assert str(error.reply).startswith("451 4.4.1 ")
         assert "127.0.0.1" in str(error.reply)
 
+    async def test_and_does_not_tell_senders_as_whom_we_log_in(self) -> None:
+        host = Host()
+        async with running(host):
+            pass
+        error = await refused(to_host(parse_url(f"smtp://joe:secret@127.0.0.1:{host.port}"), PLAIN).courier())
+        assert f"smtp://127.0.0.1:{host.port}" in str(error.reply)
+        assert "joe" not in str(error.reply)
+
+    async def test_a_host_has_so_long_to_say_hello(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("asyncnet.relay.smtp_target.LONGEST_HELLO", 0)
+        slow, host = Host(), Host()
+        async with courier(slow, host) as made:
+            error = await refused(made)
+        assert error.reply.is_transient_failure
+        assert str(error.reply).endswith(": it took too long")
+
     async def test_hosts_that_never_take_mail_say_so_for_ever(self) -> None:
         async with courier(Host({"greeting": "554 no mail"}), Host({"greeting": "521 no mail here"})) as made:
             error = await refused(made)
