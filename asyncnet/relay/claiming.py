@@ -200,15 +200,25 @@ _NONSENSE = sys.float_info.max
 def _settle(connection: Connection, request: Claiming, name: str) -> bool:
     """Nothing is due at a destination, and nothing is claimed: say when there will be. Whether that is now."""
     when = _next_attempt(connection, name, request.now)
-    if when == math.inf:
-        connection.execute(delete(destinations).where(destinations.c.name == name))
-    elif when > request.farthest:
+    here = destinations.c.name == name
+    if request.farthest < when < math.inf:
         _bring_forward(connection, name, request.now, request.farthest)
         request.next_due = request.now
         return True
+    if when == math.inf:
+        found = connection.execute(delete(destinations).where(here)).rowcount
     else:
-        connection.execute(update(destinations).where(destinations.c.name == name).values(next_attempt=when))
-    return False
+        found = connection.execute(update(destinations).where(here).values(next_attempt=when)).rowcount
+    if not found:  # by one index it is there, and by another one it is not
+        _rebuild(connection)
+    return not found
+
+
+def _rebuild(connection: Connection) -> None:
+    """Have `destinations` made of what there is: all that is in it can be found out again."""
+    logger.error("the list of destinations is damaged: it is made anew")
+    connection.execute(delete(destinations))
+    _complete(connection)
 
 
 def correct_plans(connection: Connection, now: float, farthest: float) -> None:
@@ -217,10 +227,15 @@ def correct_plans(connection: Connection, now: float, farthest: float) -> None:
     A destination that has something due earlier, too, is corrected when that is done with. And one that `destinations`
     does not know, because the disk has changed its name, is looked at: mail that nobody looks for is lost.
     """
-    lower_destinations(connection, dict.fromkeys(_sound(connection, list(connection.scalars(_unknown()))), 0.0))
+    _complete(connection)
     late = select(destinations.c.name).where(destinations.c.next_attempt > farthest)
     for name in _sound(connection, list(connection.scalars(late))):
         _bring_forward(connection, name, now, farthest)
+
+
+def _complete(connection: Connection) -> None:
+    """Have `destinations` know all of them."""
+    lower_destinations(connection, dict.fromkeys(_sound(connection, list(connection.scalars(_unknown()))), 0.0))
 
 
 def _unknown() -> Select[Any]:

@@ -173,6 +173,28 @@ class TestDamage:
                 await queue.wait()
         assert [claim.message.id for claim in claims] == [id]
 
+    async def test_an_index_that_has_something_else_than_its_table_is_made_anew(
+        self, queue: Queue, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await put(queue, recipients=to("a@x.example"))
+        (claim,) = await queue.claim(10)
+        await delivered(queue, claim)
+        id = await put(queue, recipients=to("a@there.example"))
+        forget = "DELETE FROM sqlite_schema WHERE name = 'destinations_due'"
+        with sqlite3.connect(tmp_path / "queue.db") as database:
+            index = database.execute("SELECT * FROM sqlite_schema WHERE name = 'destinations_due'").fetchone()
+            database.executescript(f"PRAGMA writable_schema = 1; {forget};")
+        database.close()
+        with sqlite3.connect(tmp_path / "queue.db") as database:
+            database.execute("DELETE FROM destinations")
+            database.execute("PRAGMA writable_schema = 1")
+            database.execute("INSERT INTO sqlite_schema VALUES (?, ?, ?, ?, ?)", index)
+        database.close()
+        while not (claims := await queue.claim(10)):
+            await queue.wait()
+        assert [claim.message.id for claim in claims] == [id]
+        assert "made anew" in caplog.text
+
     async def test_it_stays_aside_when_the_queue_is_opened_again(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
