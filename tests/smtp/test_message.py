@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from asyncnet.errors import LocalProtocolError
 from asyncnet.smtp.address import MailAddress
 from asyncnet.smtp.client import MessageRefused, NotSupported
-from asyncnet.smtp.client_content import with_line_ends
+from asyncnet.smtp.content import with_line_ends
 from asyncnet.smtp.message import (
     needs_international,
     parse_header,
