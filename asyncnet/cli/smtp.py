@@ -6,6 +6,7 @@ Whatever serves SMTP is imported when a handler is made: `--help` needs none of 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import tomllib
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ from asyncnet.cli.begun_tls import begun_tls
 from asyncnet.cli.options import count, duration, network, size
 from asyncnet.endpoints import Endpoint, Scheme, parse
 from asyncnet.errors import ConfigurationError, LocalProtocolError
+from asyncnet.printable import printable
 
 if TYPE_CHECKING:
     from asyncnet.auth import UserFile
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from asyncnet.smtp.delivery import Delivery
     from asyncnet.smtp.policies import Rule
     from asyncnet.smtp.server import SMTPHandler
+
+logger = logging.getLogger("asyncnet.smtp")
 
 EPILOG = """\
 What gets a 250 is on the disk, in the queue in --spool; from there it goes to mailboxes (--local), to the host of
@@ -324,6 +328,7 @@ def _host_and_port(text: str) -> tuple[str, int]:
 def _guarded(args: argparse.Namespace, relay: Relay, local: dict[str, Mailboxes]) -> Delivery:
     """The rules that stand in front of the relay."""
     from asyncnet.smtp.address import MailAddress, ascii_domain
+    from asyncnet.smtp.delivery import Refused
     from asyncnet.smtp.policies import Aliases, Guarded, KnownRecipients, NoOpenRelay, RateLimit, SendersOfUsers
 
     ours = [*local, *(domain for domain, _ in args.relay_domain)]
@@ -334,6 +339,9 @@ def _guarded(args: argparse.Namespace, relay: Relay, local: dict[str, Mailboxes]
             await boxes[address.ascii_domain].of(address.local)
         except LookupError:
             return False
+        except OSError as exc:
+            logger.warning("nobody can look whether %s has a mailbox: %s", printable(str(address)), exc)
+            raise Refused(451, "4.3.0", "It cannot be told at the moment who has a mailbox here.") from exc
         return True
 
     rules: list[Rule] = []

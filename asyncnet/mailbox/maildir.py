@@ -283,11 +283,14 @@ class Maildirs:
         return Maildir(path, **self._quotas)
 
     def _is_there(self, path: str) -> bool:
-        if self._create and not is_maildir(path):
-            os.makedirs(self._root, exist_ok=True)
-            with opened_folders(path):  # which makes what is missing
-                return True
-        return is_maildir(path)
+        if is_maildir(path):
+            return True
+        if not self._create:
+            os.stat(self._root)  # where it is gone, nobody can know who had a mailbox in it
+            return False
+        os.makedirs(self._root, exist_ok=True)
+        with opened_folders(path):  # which makes what is missing
+            return True
 
 
 def _no_such(uid: str) -> OSError:

@@ -89,6 +89,20 @@ def test_mail_for_a_local_domain_lies_in_its_users_folder(tmp_path: Path, mail: 
     assert run("queue", "list", "--spool", tmp_path / "spool").stdout.strip() in ("", "The queue is empty.")
 
 
+def test_where_the_mailboxes_are_gone_mail_for_them_waits(tmp_path: Path, mail: Path) -> None:
+    options = ("--spool", tmp_path / "spool", "--local", f"example.com={mail}")
+    with serving("smtp", "tcp://127.0.0.1:0", *options) as service, client(service.ports[0]) as smtp:
+        mail.rename(tmp_path / "elsewhere")
+        assert refusal(smtp, "carl@example.com") == b"4.3.0 It cannot be told at the moment who has a mailbox here."
+        (tmp_path / "elsewhere").rename(mail)
+        smtp.sendmail("anna@example.org", ["carl@example.com"], MESSAGE)
+        until(lambda: messages(mail / "carl") == ["hello"])
+        smtp.quit()
+        status, err = service.end(signal.SIGTERM)
+    assert status == 0
+    assert "Traceback" not in err
+
+
 def test_users_and_trusted_networks_send_to_others(tmp_path: Path, mail: Path, users: Path) -> None:
     there = ("--spool", tmp_path / "there", "--local", f"example.com={mail}")
     with serving("smtp", "tcp://127.0.0.1:0", *there) as host:

@@ -460,6 +460,8 @@ async def test_a_folder_that_is_no_maildir_is_nobodys_until_it_is_made_one(tmp_p
 async def test_where_nobody_can_know_whether_a_maildir_is_there_it_is_not_said_to_be_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    with fails(errno.ENOENT):
+        await Maildirs(tmp_path / "not mounted").of("anna")
     monkeypatch.setattr(os, "lstat", failing(errno.EACCES))  # root may look everywhere
     with fails(errno.EACCES):
         await Maildirs(tmp_path).of("anna")
