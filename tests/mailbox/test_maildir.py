@@ -524,6 +524,19 @@ async def test_mail_that_others_deliver_counts(path: Path) -> None:
     assert files(path) == ["cur/1.host:2,"]
 
 
+async def test_to_count_what_names_say_no_file_is_looked_at(
+    path: Path, box: Maildir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        await deliver(box)
+    (path / "cur" / "1.host,S=700:2,S").write_bytes(b"x" * 700)
+    size = sum(file.stat().st_size for file in path.glob("*/*"))
+    monkeypatch.setattr(maildir, "file_status", failing(errno.EIO))
+    await deliver(Maildir(path, quota_bytes=size + 100))
+    with fails(errno.EDQUOT):
+        await deliver(Maildir(path, quota_bytes=size))
+
+
 async def test_one_that_cannot_be_removed_keeps_no_other(
     path: Path, box: Maildir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
