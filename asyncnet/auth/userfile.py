@@ -19,10 +19,11 @@ import trio
 
 from asyncnet.auth.identity import Identity
 from asyncnet.auth.passwords import check_password, dummy_hash, is_acceptable, is_hash
-from asyncnet.auth.scram import NobodysKeys, ScramKeys
+from asyncnet.auth.scram import MECHANISM, NobodysKeys, ScramKeys
 from asyncnet.auth.usertext import decode, find_entry
 from asyncnet.errors import ConfigurationError
 from asyncnet.per_run import once_per_run
+from asyncnet.printable import printable
 from asyncnet.transports.address import Address
 
 logger = logging.getLogger(__name__)
@@ -70,13 +71,15 @@ class UserFile:
         return entry.identity if right and entry.password else None
 
     async def scram_keys(self, name: str) -> ScramKeys | None:
-        """The keys in the entry, or made-up ones (see `Authenticator`); None while no entry in the file has any.
+        """The keys in the entry, or made-up ones (see `Authenticator`).
+
+        None while somebody in the file can log in by password alone: a client that is offered SCRAM tries nothing else.
 
         What is made up for a name stays the same as long as the process lives.
         """
         users = await self._current()
         made_up = users.nobodys_keys(name)  # always computed: it must not show in the time that it was needed
-        if not users.have_scram:
+        if not users.have_scram or users.without_scram:
             return None
         return users.entries.get(name, _NOBODY).scram or made_up
 
@@ -109,6 +112,13 @@ class _Entry:
     password: str | None = None
     scram: ScramKeys | None = None
 
+    @property
+    def needs_password(self) -> bool:
+        """Whether it lets somebody in, and not by the SCRAM that we offer."""
+        if self.scram is None:
+            return self.password is not None
+        return self.scram.mechanism != MECHANISM
+
 
 _NOBODY: Final = _Entry(None)
 
@@ -119,6 +129,7 @@ class _Users:
     def __init__(self, entries: Mapping[str, _Entry], secret: bytes) -> None:
         scram = [entry.scram for entry in entries.values() if entry.scram is not None]
         self.entries = entries
+        self.without_scram = [name for name, entry in entries.items() if entry.needs_password]
         self.have_scram = bool(scram)
         self.nobodys_keys = NobodysKeys(secret, like=scram)
         self.dummy_hash = dummy_hash(entry.password for entry in entries.values() if entry.password is not None)
@@ -136,7 +147,17 @@ def _load(path: str, secret: bytes) -> tuple[_Signature, _Users | ConfigurationE
     if os.name == "posix" and status.st_mode & (stat.S_IRGRP | stat.S_IROTH):
         logger.warning("%s: others than its owner can read the password hashes: chmod 600 %s", path, path)
     try:
-        return _signature(status), _Users(_parse(data, path), secret)
+        users = _Users(_parse(data, path), secret)
+        if users.have_scram and users.without_scram:
+            logger.info(
+                "%s: nobody is offered %s, since %d have no keys for it: asyncnet passwd --scram %s %s",
+                path,
+                MECHANISM,
+                len(users.without_scram),
+                path,
+                printable(users.without_scram[0]),
+            )
+        return _signature(status), users
     except ConfigurationError as error:
         return _signature(status), error
 

@@ -13,8 +13,8 @@ from asyncnet.cli.options import count
 _EPILOG = """\
 The relay may run meanwhile, and notices within a second. What is being sent at that moment is sent.
 
-Exit status: 0 if all went well, 1 if a message is not there, 2 for wrong options and what is no queue, 130 after
-Ctrl-C.
+Exit status: 0 if all went well, 1 if an ID is no message, or one that this cannot be done to, 2 for wrong options and
+what is no queue, 130 after Ctrl-C.
 
 examples:
   asyncnet queue list --spool /var/spool/asyncnet
@@ -31,6 +31,8 @@ _ACTIONS = {
     "release": "let held messages go",
     "remove": "remove messages for ever; nobody is told",
 }
+
+_TO = "messages for this domain, or by this host, as `show` calls it"
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -51,7 +53,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         if name not in ("list", "show"):
             action.add_argument("--all", action="store_true", help="all messages")
         if name != "show":
-            action.add_argument("--to", metavar="DESTINATION", help="messages with a recipient there")
+            action.add_argument("--to", metavar="DOMAIN", help=_TO)
         if name in ("list", "show"):
             action.add_argument("--json", action="store_true", help="a JSON object a line")
         if name == "list":

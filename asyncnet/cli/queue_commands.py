@@ -49,7 +49,7 @@ def _selection(args: argparse.Namespace) -> Selection:
     if args.action == "list":
         return Selection(destination=destination)
     if bool(ids) + everything + (destination is not None) != 1:
-        choice = "ID ..." if args.action == "show" else "ID ..., --to DESTINATION or --all"
+        choice = "ID ..." if args.action == "show" else "ID ..., --to DOMAIN or --all"
         raise ConfigurationError(f"which messages? {args.action} takes {choice}")
     try:
         keys = [parse_id(text) for text in ids]
@@ -72,22 +72,24 @@ def _tell(queue: QueueAdmin, selection: Selection, args: argparse.Namespace) -> 
 
 
 def _change(queue: QueueAdmin, selection: Selection, args: argparse.Namespace) -> int:
-    actions: dict[str, tuple[Callable[[Selection], list[int]], str]] = {
-        "retry": (queue.retry, "to be tried now"),
-        "hold": (queue.hold, "held"),
-        "release": (queue.release, "released"),
-        "remove": (queue.remove, "removed"),
+    actions: dict[str, tuple[Callable[[Selection], list[int]], str, str]] = {
+        "retry": (queue.retry, "to be tried now", "held: release it, and it is tried"),
+        "hold": (queue.hold, "held", ""),
+        "release": (queue.release, "released", ""),
+        "remove": (queue.remove, "removed", ""),
     }
-    action, done = actions[args.action]
+    action, done, why_not = actions[args.action]
     changed = action(selection)
     _print([f"{len(changed)} {'message' if len(changed) == 1 else 'messages'} {done}"])
-    return _complain(set(selection.keys or ()).difference(changed))
+    missing = set(selection.keys or ()).difference(changed)
+    there = {message.key for message, _ in queue.find(Selection(sorted(missing)))}
+    return _complain(missing - there) | (_complain(there, why_not) if why_not else 0)
 
 
-def _complain(missing: set[int]) -> int:
-    for key in sorted(missing):
-        print_line(f"asyncnet queue: {format_id(key)}: no such message")
-    return 1 if missing else 0
+def _complain(keys: set[int], problem: str = "no such message") -> int:
+    for key in sorted(keys):
+        print_line(f"asyncnet queue: {format_id(key)}: {problem}")
+    return 1 if keys else 0
 
 
 def _print(lines: Iterable[str]) -> None:
@@ -136,13 +138,15 @@ def _as_text(listed: Listed) -> str:
         lines.append(f"  ENVID    {envelope.envelope_id}")
     for recipient in recipients:
         lines.append(f"  to       {recipient.recipient.address}: {recipient.state.value}{_plan(recipient)}")
+        lines.append(f"           by {recipient.destination}")
         if recipient.reply is not None:
             lines.append(f"           {recipient.remote or 'this relay'} said: {recipient.reply}")
     return "\n".join(printable(line) for line in lines)
 
 
 def _plan(recipient: QueuedRecipient) -> str:
-    attempts = f", {recipient.attempts} attempts" if recipient.attempts else ""
+    count = recipient.attempts
+    attempts = f", {count} attempt{'' if count == 1 else 's'}" if count else ""
     when = f", next {_due(recipient.next_attempt)}" if recipient.next_attempt is not None else ""
     return f"{attempts}{when}"
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import tomllib
-from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from asyncnet.mailbox.storage import Mailboxes
     from asyncnet.relay.dns import DNSResolver
     from asyncnet.relay.routes import Routes
+    from asyncnet.relay.routing import Ourselves
     from asyncnet.relay.runner import Relay
     from asyncnet.relay.smtp_target import Manners
     from asyncnet.smtp.client import SMTPURL
@@ -72,7 +73,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--aliases", metavar="FILE", help='other addresses (TOML): "info@example.org" = ["anna@example.org"]'
     )
     what.add_argument(
-        "--relay-to", metavar="URL", help="the host for all other mail: smtp://[user:password@]host[:port]"
+        "--relay-to",
+        metavar="URL",
+        help="the host for all other mail: smtp://[user@]host[:port]; the password is that of ~/.netrc",
     )
     what.add_argument(
         "--relay-domain",
@@ -123,13 +126,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         choices=["opportunistic", "required", "never"],
         help="TLS to other hosts (default: required where a password is told, else opportunistic)",
     )
-    out.add_argument("--relay-ca", metavar="FILE", help="who vouches for the host of --relay-to (PEM)")
+    out.add_argument("--relay-ca", metavar="FILE", help="who vouches for the hosts that are named here (PEM)")
     out.add_argument("--name-server", metavar="ADDRESS[:PORT]", help="which DNS to ask (default: the system's)")
     out.add_argument(
         "--retry-after", metavar="TIME", type=duration, help="the first pause after a failure (default: 5m)"
     )
     out.add_argument(
-        "--warn-after", metavar="TIME", type=duration, help="when a sender is told of a delay (default: 4h)"
+        "--warn-after", metavar="TIME", type=duration, help="when a sender is told of a delay, or off (default: 4h)"
     )
     out.add_argument("--expire-after", metavar="TIME", type=duration, help="when mail is given up (default: 120h)")
 
@@ -197,13 +200,18 @@ def _check(args: argparse.Namespace) -> None:
     """Refuse what takes no mail, and options that would do nothing."""
     if args.discard == (args.spool is not None):
         raise ConfigurationError("where the mail goes is said by --spool DIR (a relay's queue) or --discard, not both")
-    if args.discard and (args.local or args.relay_to or args.relay_domain or args.trust or args.aliases):
+    rules = (args.trust, args.aliases, args.check_senders, args.messages_per_hour)
+    if args.discard and any((args.local, args.relay_to, args.relay_domain, *rules)):
         raise ConfigurationError("--discard keeps nothing: --local, --relay-to and their kin go with --spool")
     if args.spool is not None and not (args.local or args.relay_domain or args.users or args.trust):
         raise ConfigurationError(
             "nobody could send anything: --local DOMAIN=DIR takes mail for a domain, --users FILE and --trust NET say "
             "who may send to others"
         )
+    if args.role == "submission" and args.users is None:
+        raise ConfigurationError("--role submission takes mail from users who log in: it goes with --users FILE")
+    if args.retry_after == math.inf:
+        raise ConfigurationError("--retry-after off: what has failed once would wait for ever")
     if args.require_tls and args.cert is None and not all(parse(text).tls for text in args.endpoints):
         raise ConfigurationError("--require-tls needs --cert FILE: no client could do as it is told")
     for name in ("insecure_auth", "check_senders"):
@@ -211,8 +219,8 @@ def _check(args: argparse.Namespace) -> None:
             raise ConfigurationError(f"--{name.replace('_', '-')} goes with --users")
     if args.quota is not None and not args.local:
         raise ConfigurationError("--quota goes with --local")
-    if args.relay_ca is not None and args.relay_to is None:
-        raise ConfigurationError("--relay-ca goes with --relay-to")
+    if args.relay_ca is not None and args.relay_to is None and not args.relay_domain:
+        raise ConfigurationError("--relay-ca goes with --relay-to or --relay-domain")
     domains = [domain for domain, _ in (*args.local, *args.relay_domain)]
     for domain in domains:
         if domains.count(domain) > 1:
@@ -251,23 +259,37 @@ def _hostname(args: argparse.Namespace) -> str:
 
 def _routes(args: argparse.Namespace, local: dict[str, Mailboxes]) -> Routes:
     from asyncnet.relay.routes import Routes
-    from asyncnet.relay.routing import Ourselves, Router
+    from asyncnet.relay.routing import Router
     from asyncnet.smtp.url import parse_url
 
     manners, host_manners = _manners(args)
-    via = {domain: parse_url(url) for domain, url in args.relay_domain}
-    default = None if args.relay_to is None else parse_url(args.relay_to)
+    via = {domain: _with_password(parse_url(url)) for domain, url in args.relay_domain}
+    default = None if args.relay_to is None else _with_password(parse_url(args.relay_to))
     for url in (*via.values(), *([default] if default else ())):
         _check_way(url, host_manners)
-    ourselves = Ourselves([_hostname(args)], _addresses(map(parse, args.endpoints)))
     return Routes(
         local=local,
         via=via,
         default=default,
-        router=Router(_resolver(args), ourselves=ourselves),
+        router=Router(_resolver(args), ourselves=_ourselves(args)),
         manners=manners,
         host_manners=host_manners,
     )
+
+
+def _with_password(url: SMTPURL) -> SMTPURL:
+    """The password is the netrc file's where the URL has none: everybody on the machine can read a command line. A
+    server asks nobody."""
+    from dataclasses import replace
+
+    from asyncnet.cli.logins import netrc_password
+
+    if url.user is None or url.password is not None:
+        return url
+    password = netrc_password(url.user, url.host)
+    if password is None:
+        raise ConfigurationError(f"{url}: the password is missing: write it into ~/.netrc, for this host and this user")
+    return replace(url, password=password)
 
 
 def _check_way(url: SMTPURL, manners: Manners) -> None:
@@ -295,15 +317,31 @@ def _manners(args: argparse.Namespace) -> tuple[Manners, Manners]:
     return manners, replace(manners, tls=client_context(Endpoint(Scheme.TCP, tls=True, ca=args.relay_ca)))
 
 
-def _addresses(endpoints: Iterable[Endpoint]) -> list[str]:
-    """The numeric ones of those that we listen on."""
-    found = []
-    for endpoint in endpoints:
-        try:
-            found.append(str(ip_address((endpoint.host or "").partition("%")[0])))
-        except ValueError:
-            pass  # a name, all addresses, a Unix socket
-    return found
+def _ourselves(args: argparse.Namespace) -> Ourselves:
+    """Known by our name, and by the addresses where we listen at the port of exchangers: at another port of the same
+    machine the mail may be somebody else's."""
+    from asyncnet.relay.routing import SMTP_PORT, Ourselves
+
+    addresses, everywhere = list[str](), False
+    for endpoint in map(parse, args.endpoints):
+        if endpoint.scheme is Scheme.TCP and endpoint.port == SMTP_PORT:
+            address = _numeric(endpoint.host)
+            if address is None:
+                everywhere = True
+            else:
+                addresses.append(address)
+        elif endpoint.scheme in (Scheme.FD, Scheme.SYSTEMD):
+            everywhere = True  # its port may be that one
+    return Ourselves([_hostname(args)], addresses, everywhere=everywhere)
+
+
+def _numeric(host: str) -> str | None:
+    """The address of one interface; None for a name, and for all of them."""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    return None if address.is_unspecified else str(address)
 
 
 def _resolver(args: argparse.Namespace) -> DNSResolver:
@@ -329,7 +367,16 @@ def _guarded(args: argparse.Namespace, relay: Relay, local: dict[str, Mailboxes]
     """The rules that stand in front of the relay."""
     from asyncnet.smtp.address import MailAddress, ascii_domain
     from asyncnet.smtp.delivery import Refused
-    from asyncnet.smtp.policies import Aliases, Guarded, KnownRecipients, NoOpenRelay, RateLimit, SendersOfUsers
+    from asyncnet.smtp.policies import (
+        Aliases,
+        Guarded,
+        KnownRecipients,
+        NoOpenRelay,
+        Postmaster,
+        QualifiedDomains,
+        RateLimit,
+        SendersOfUsers,
+    )
 
     ours = [*local, *(domain for domain, _ in args.relay_domain)]
     boxes = {ascii_domain(domain): found for domain, found in local.items()}
@@ -340,14 +387,18 @@ def _guarded(args: argparse.Namespace, relay: Relay, local: dict[str, Mailboxes]
         except LookupError:
             return False
         except OSError as exc:
-            logger.warning("nobody can look whether %s has a mailbox: %s", printable(str(address)), exc)
-            raise Refused(451, "4.3.0", "It cannot be told at the moment who has a mailbox here.") from exc
+            logger.error("the mailbox of %s cannot be opened: %s", printable(str(address)), exc)
+            raise Refused(451, "4.3.0", "The mailbox cannot be opened: please come again.") from exc
         return True
 
     rules: list[Rule] = []
     if args.messages_per_hour is not None:
         rules.append(RateLimit(messages=args.messages_per_hour))
+    if ours:
+        rules.append(Postmaster(ours[0]))
     rules.append(NoOpenRelay(ours, trusted=args.trust))
+    if args.role == "submission":
+        rules.append(QualifiedDomains(domains=ours))
     if args.check_senders:
         rules.append(SendersOfUsers())
     if args.aliases is not None:

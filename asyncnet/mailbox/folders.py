@@ -92,12 +92,17 @@ def opened_folders(path: str) -> Iterator[Folders]:
 
 
 def is_maildir(path: str) -> bool:
-    """Whether `path` is a folder with a folder `new` in it: no other is a Maildir, lost+found for one.
+    """Whether `path` is a folder with a folder `new` in it, or an empty one, which may become a Maildir.
 
     Raises OSError where that cannot be known.
     """
     try:
-        return all(stat.S_ISDIR(os.lstat(place).st_mode) for place in (path, os.path.join(path, "new")))
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            return False
+        try:
+            return stat.S_ISDIR(os.lstat(os.path.join(path, "new")).st_mode)
+        except FileNotFoundError:
+            return {"tmp", "new", "cur"}.issuperset(os.listdir(path))  # another delivery may be making them
     except (FileNotFoundError, NotADirectoryError):
         return False
 

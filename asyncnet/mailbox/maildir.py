@@ -252,9 +252,10 @@ class Maildir:
 class Maildirs:
     """The `Mailboxes` in the folder `root`: that of each user is the Maildir of their name in it.
 
-    A Maildir is known by the folder `new` in it, and made with `create` for whoever is asked for. A name that could not
-    be one component of a path, or begins with a dot, is nobody's; without `create`, so is one that has no Maildir.
-    Capital letters count as the file system has it. The quotas are those of each Maildir.
+    A Maildir is known by the folder `new` in it, or is empty; with `create` it is made for whoever is asked for. A name
+    that could not be one component of a path, or begins with a dot, is nobody's; without `create`, so is one that has
+    no Maildir. Where `root` is not there, or may not be looked into, `of` raises OSError. Capital letters count as the
+    file system has it. The quotas are those of each Maildir.
     """
 
     def __init__(
@@ -285,14 +286,14 @@ class Maildirs:
         return Maildir(path, **self._quotas)
 
     def _is_there(self, path: str) -> bool:
+        if self._create and not is_maildir(path):
+            os.makedirs(self._root, exist_ok=True)
+            with opened_folders(path):  # which makes what is missing
+                return True
         if is_maildir(path):
             return True
-        if not self._create:
-            os.stat(self._root)  # where it is gone, nobody can know who had a mailbox in it
-            return False
-        os.makedirs(self._root, exist_ok=True)
-        with opened_folders(path):  # which makes what is missing
-            return True
+        os.stat(os.path.join(self._root, "."))  # where that is gone, nobody can say who has none: mail waits
+        return False
 
 
 def _no_such(uid: str) -> OSError:

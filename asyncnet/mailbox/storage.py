@@ -95,6 +95,6 @@ class Mailboxes(Protocol):
     """The mailboxes of all users."""
 
     async def of(self, user: str) -> Mailbox:
-        """That of `user`, which comes into being where it can. Raises LookupError if there is no such user, and nothing
-        that `user` holds ("..", "/", NUL) leads anywhere else."""
+        """That of `user`, which comes into being where it can. Raises LookupError if there is no such user, OSError if
+        nobody can say that for now; nothing that `user` holds ("..", "/", NUL) leads anywhere else."""
         ...

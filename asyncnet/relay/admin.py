@@ -17,7 +17,7 @@ from asyncnet.relay.messages import QueuedMessage, QueuedRecipient, State
 from asyncnet.relay.rows import NONSENSE, message_of, recipient_of, stand_in
 from asyncnet.relay.schema import messages, recipients
 from asyncnet.relay.spool import Spool
-from asyncnet.relay.sql import Connection, select, update
+from asyncnet.relay.sql import Connection, exists, func, select, update
 from asyncnet.relay.statements import remove_messages
 
 STEP = 500
@@ -29,7 +29,8 @@ AT_ONCE = 0.0
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which messages are meant: all, or those with these keys, or with a recipient at a destination."""
+    """Which messages are meant: all, or those with these keys, or with a recipient at a destination, which is a domain,
+    or a host that was named."""
 
     keys: Sequence[int] | None = None
     destination: str | None = None
@@ -39,7 +40,7 @@ Listed: TypeAlias = tuple[QueuedMessage, list[QueuedRecipient]]
 """A message and its recipients, in their order; only those whose rows make sense."""
 
 _Change: TypeAlias = Callable[[Connection, list[int]], list[int]]
-"""Changes messages; returns the keys of those whose files are to be removed after the transaction."""
+"""Changes messages; returns the keys of those that it was of use for."""
 
 
 class QueueAdmin:
@@ -58,7 +59,7 @@ class QueueAdmin:
 
     def retry(self, selection: Selection) -> list[int]:
         """Have messages tried at once, unless they are held; those that were set aside, too. Returns the keys of those
-        that are there, as the other methods do."""
+        that this was done to, as the other methods do."""
         return self._change(selection, _retry)
 
     def hold(self, selection: Selection) -> list[int]:
@@ -71,16 +72,20 @@ class QueueAdmin:
 
     def remove(self, selection: Selection) -> list[int]:
         """Remove messages for ever. Nobody is told. An attempt that is under way goes on."""
-        return self._change(selection, remove_messages)
+        removed: list[int] = []
+        for keys in self._steps(selection):
+            with self._database.transaction() as connection:
+                keys = _those(connection, keys)
+                files = remove_messages(connection, keys)
+            self._spool.remove(files)
+            removed.extend(keys)
+        return removed
 
     def _change(self, selection: Selection, change: _Change) -> list[int]:
         changed: list[int] = []
         for keys in self._steps(selection):
             with self._database.transaction() as connection:
-                keys = list(connection.scalars(select(messages.c.key).where(messages.c.key.in_(keys))))
-                files = change(connection, keys)
-            self._spool.remove(files)
-            changed.extend(keys)
+                changed.extend(change(connection, _those(connection, keys)))
         return changed
 
     def _steps(self, selection: Selection) -> Iterator[list[int]]:
@@ -91,8 +96,10 @@ class QueueAdmin:
             yield from (keys[start : start + STEP] for start in range(0, len(keys), STEP))
             return
         if selection.destination is not None:
-            there = select(recipients.c.message).where(recipients.c.destination == selection.destination)
-            statement = statement.where(messages.c.key.in_(there))
+            # Asked of one message after the other: the list of all that are there would be made anew for each step.
+            name = selection.destination
+            is_there = (recipients.c.destination == name) | (func.lower(recipients.c.domain) == name.lower())
+            statement = statement.where(exists().where((recipients.c.message == messages.c.key) & is_there))
         last = -1
         while True:
             with self._database.transaction() as connection:
@@ -128,23 +135,29 @@ def _read(connection: Connection, keys: list[int]) -> list[Listed]:
     return list(found.values())
 
 
+def _those(connection: Connection, keys: list[int], *, held: bool | None = None) -> list[int]:
+    """Which of these are there; only those that are held, or not."""
+    statement = select(messages.c.key).where(messages.c.key.in_(keys)).order_by(messages.c.key)
+    return list(connection.scalars(statement if held is None else statement.where(messages.c.held == held)))
+
+
 def _retry(connection: Connection, keys: list[int]) -> list[int]:
     connection.execute(update(messages).where(messages.c.key.in_(keys)).values(damage=None))
     _plan_at_once(connection, keys)
-    return []
+    return _those(connection, keys, held=False)
 
 
 def _hold(connection: Connection, keys: list[int]) -> list[int]:
     connection.execute(update(messages).where(messages.c.key.in_(keys)).values(held=True))
     connection.execute(update(recipients).where(recipients.c.message.in_(keys)).values(next_attempt=None))
-    return []
+    return keys
 
 
 def _release(connection: Connection, keys: list[int]) -> list[int]:
-    held = list(connection.scalars(select(messages.c.key).where(messages.c.key.in_(keys), messages.c.held)))
+    held = _those(connection, keys, held=True)
     connection.execute(update(messages).where(messages.c.key.in_(held)).values(held=False))
     _plan_at_once(connection, held)
-    return []
+    return held
 
 
 def _plan_at_once(connection: Connection, keys: list[int]) -> None:

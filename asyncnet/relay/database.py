@@ -78,6 +78,8 @@ class Database:
             raise ConfigurationError(f"{path}: no such file: no queue has been there")
         try:
             raw = sqlite3.connect(path, timeout=LOCK_PATIENCE, isolation_level=None, check_same_thread=False)
+            # A text that the disk has changed is its row's misfortune (`rows`), and no statement's that meets it.
+            raw.text_factory = _decode
             try:
                 version = _check_ours(raw, path)
                 _configure(raw, path)
@@ -134,6 +136,10 @@ class Database:
             for step in range(version, schema.VERSION) if version else ():
                 schema.STEPS[step](connection)
             connection.exec_driver_sql(f"PRAGMA user_version = {schema.VERSION}")
+
+
+def _decode(text: bytes) -> str:
+    return text.decode("utf-8", "surrogateescape")
 
 
 def _make_private(path: str) -> None:

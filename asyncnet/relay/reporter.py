@@ -93,7 +93,12 @@ class Reporter:
                 action = Action.DELIVERED if verdict.is_delivered else Action.RELAYED
         elif verdict.reply.is_permanent_failure:
             state, action = State.FAILED, Action.FAILED
-        elif retry.is_given_up(expires=message.expires, attempts=queued.attempts + 1, now=now):
+        elif retry.is_given_up(
+            expires=message.expires,
+            attempts=queued.attempts + 1,
+            now=now,
+            before=message.arrived if queued.last_attempt is None else queued.last_attempt,
+        ):
             state, action, status = State.FAILED, Action.FAILED, EXPIRED
         elif retry.is_warning_due(arrived=message.arrived, now=now, warned=queued.warned):
             action = Action.DELAYED

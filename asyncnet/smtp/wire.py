@@ -223,7 +223,7 @@ def _split_path(argument: str, word: str, enhanced: str) -> tuple[str, dict[str,
         if not path:
             raise CommandError("a source route that leads nowhere", 501, enhanced)
     parameters: dict[str, str | None] = {}
-    for text in (match[2] or "").split():
+    for text in filter(None, (match[2] or "").split(" ")):  # no other white space
         parameter = _match_parameter(text)
         keyword = parameter[1].upper() if parameter else ""
         if parameter is None or keyword in parameters:

@@ -145,7 +145,8 @@ class ServerTLS:
             context.load_cert_chain(self._certificate, self._key, password=_no_password)
         except (OSError, ValueError) as exc:
             files = str(self._certificate) if self._key is None else f"{self._certificate} with key {self._key}"
-            raise ConfigurationError(f"the certificate {files} does not load: {_reason(exc)}") from exc
+            reason = _missing_part(self._certificate, self._key) or _reason(exc)
+            raise ConfigurationError(f"the certificate {files} does not load: {reason}") from exc
         if self._client_ca is not None:
             try:
                 context.load_verify_locations(self._client_ca)
@@ -167,6 +168,19 @@ def _why_unreadable(path: Path) -> str:
     return "cannot be read: check its permissions"
 
 
+def _missing_part(certificate: Path, key: Path | None) -> str | None:
+    """What OpenSSL does not tell: for a file without a key, as for many others, it says "PEM lib" and no more."""
+    try:
+        chain, secret = certificate.read_bytes(), (key or certificate).read_bytes()
+    except OSError:
+        return None
+    if b"CERTIFICATE-----" not in chain:
+        return f"there is no certificate in {certificate} (PEM)"
+    if b"PRIVATE KEY-----" not in secret:
+        return f"there is no private key in {key or certificate} (PEM){'' if key else ', and no file was named for it'}"
+    return None
+
+
 def _no_password() -> str:
     raise ValueError("the key is encrypted: keep it unencrypted, readable by the service alone")
 
@@ -179,7 +193,7 @@ def _reason(exc: Exception) -> str:
             "NO_START_LINE": "no PEM block of the right kind in it",
         }
         return hints.get(reason, reason.replace("_", " ").lower())
-    return str(exc)
+    return (isinstance(exc, OSError) and exc.strerror) or str(exc)
 
 
 def client_context(where: ClientRules, *, verify: bool = True) -> ssl.SSLContext:
@@ -190,13 +204,15 @@ def client_context(where: ClientRules, *, verify: bool = True) -> ssl.SSLContext
     Raises `ConfigurationError` if a file does not load.
     """
     context = ssl.create_default_context()
+    file = where.ca
     try:
         if where.ca is not None:
             context = ssl.create_default_context(cafile=where.ca)
         if where.cert is not None:
+            file = where.cert
             context.load_cert_chain(where.cert, where.key, password=_no_password)
     except (OSError, ValueError) as exc:
-        raise ConfigurationError(f"a certificate for connecting does not load: {_reason(exc)}") from exc
+        raise ConfigurationError(f"the certificate {file} does not load: {_reason(exc)}") from exc
     if where.alpn:
         context.set_alpn_protocols(list(where.alpn))
     if not verify:

@@ -250,22 +250,51 @@ def test_a_missing_library_is_told_with_the_command_that_installs_it(
         UserFile(path)
 
 
+WITH_KEYS = f"""
+[users.anna]
+password = "{ANNAS}"
+scram = "{SCRAM}"
+
+[users.bert]
+scram = "{SCRAM}"
+
+[users."carla@example.org"]
+"""
+
+
 async def test_scram_keys_come_with_the_identity(path: Path) -> None:
-    keys = await UserFile(path).scram_keys("bert")
+    keys = await UserFile(write(path, WITH_KEYS)).scram_keys("bert")
     assert keys is not None
     assert keys.format() == SCRAM
     assert keys.identity == Identity("bert")
 
 
-@pytest.mark.parametrize("name", ["anna", "eve", "", "a" * 5000])
+@pytest.mark.parametrize("name", ["carla@example.org", "eve", "", "a" * 5000])
 async def test_a_name_without_scram_keys_gets_keys_of_nobody_that_stay_the_same(path: Path, name: str) -> None:
-    users = UserFile(path)
+    users = UserFile(write(path, WITH_KEYS))
     keys = await users.scram_keys(name)
     assert keys is not None
     assert keys.identity is None
     assert (keys.mechanism, keys.iterations, len(keys.salt)) == ("SCRAM-SHA-256", 4096, 16)
-    write(path, FILE + "# read again\n")
+    write(path, WITH_KEYS + "# read again\n")
     assert await users.scram_keys(name) == keys
+
+
+@pytest.mark.parametrize("scram", ["", f'scram = "SCRAM-SHA-1$4096:{"c2Fs" * 4}${"A" * 27}=:{"A" * 27}="\n'])
+async def test_where_somebody_needs_a_password_nobody_is_offered_scram(
+    path: Path, caplog: pytest.LogCaptureFixture, scram: str
+) -> None:
+    """A client that is offered SCRAM tries nothing else, and a right password would be refused."""
+    caplog.set_level("INFO")
+    users = UserFile(write(path, f'{WITH_KEYS}[users.dora]\npassword = "{ANNAS}"\n{scram}'))
+    assert (
+        f"nobody is offered SCRAM-SHA-256, since 1 have no keys for it: asyncnet passwd --scram {path} dora"
+        in caplog.text
+    )
+    for name in ("anna", "bert", "dora", "eve"):
+        assert await users.scram_keys(name) is None
+    write(path, WITH_KEYS)
+    assert await users.scram_keys("anna") is not None
 
 
 async def test_where_nobody_has_scram_keys_there_are_none(path: Path) -> None:

@@ -174,7 +174,10 @@ def test_the_password_may_come_from_netrc_or_be_asked_for(
         (["list", "http://anna:hunter2@a/"], "http://a/: a mailbox is at pop3:// or pop3s://"),
         (["list", "pop3://anna:hunter2@a/INBOX"], "nothing stands behind the host"),
         (["list", "pop3://anna:x%0d@a"], "cannot be sent"),
-        (["list", "--ca", "/nonexistent", "pop3s://anna:hunter2@a"], "does not load"),
+        (
+            ["list", "--ca", "/nonexistent", "pop3s://anna:hunter2@a"],
+            "/nonexistent does not load: No such file or directory",
+        ),
         (["list", "--starttls", "required", "pop3s://anna:hunter2@a"], "starttls with pop3s://"),
     ],
 )

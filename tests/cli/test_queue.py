@@ -102,7 +102,7 @@ def test_show_tells_all_and_drives_no_terminal(run, spool: tuple[str, str, str])
     assert "\x1b" not in out
     for text in (
         f"{first}: in the queue",
-        "a@x.example: failed, 1 attempts",
+        "a@x.example: failed, 1 attempt\n           by x.example\n",
         r"mx\x1b.example said: 550 5.1.1 \x1b[2Jno / 5.1.1 such\u202euser",
         "ENVID    QQ\\ud800314159",
         "as anna by ESMTPSA",
@@ -122,6 +122,32 @@ def test_messages_can_be_held_released_retried_and_removed(run, spool: tuple[str
     assert run("remove", "--spool", folder, second) == (0, "1 message removed\n", "")
     assert [line.split()[0] for line in run("list", "--spool", folder)[1].splitlines()] == [first]
     assert list(Path(folder, "content").iterdir()) == []
+
+
+def test_what_waits_for_a_named_host_is_found_by_its_domain_and_by_that_host(run, tmp_path: Path) -> None:
+    folder, host = str(tmp_path), "smtp://relay@smart.example:587"
+
+    async def fill() -> str:
+        async with open_queue(folder, destination_of=lambda address: host) as queue:
+            await put(queue, b"x", to("a@x.example"))
+            return await put(queue, b"x", to("b@y.example", "c@Z.example"))
+
+    id = trio.run(fill)
+    assert f"by {host}\n" in run("show", "--spool", folder, id)[1]
+    for name in ("y.example", "z.example"):
+        assert [line.split()[0] for line in run("list", "--spool", folder, "--to", name)[1].splitlines()] == [id]
+    assert run("retry", "--spool", folder, "--to", host) == (0, "2 messages to be tried now\n", "")
+    assert run("retry", "--spool", folder, "--to", "other.example") == (0, "0 messages to be tried now\n", "")
+
+
+def test_what_is_held_is_not_said_to_be_tried(run, spool: tuple[str, str, str]) -> None:
+    folder, first, second = spool
+    run("hold", "--spool", folder, first)
+    status, out, err = run("retry", "--spool", folder, first, second)
+    assert (status, out) == (1, "1 message to be tried now\n")
+    assert err == f"asyncnet queue: {first}: held: release it, and it is tried\n"
+    assert run("retry", "--spool", folder, "--all") == (0, "1 message to be tried now\n", "")
+    assert run("release", "--spool", folder, first, second) == (0, "1 message released\n", "")
 
 
 def test_what_is_damaged_is_shown(run, spool: tuple[str, str, str]) -> None:

@@ -274,7 +274,10 @@ def test_a_password_comes_from_netrc_or_is_asked_for(
         (["letter.eml", "smtp://127.0.0.1", "--from", "a\nb@example.org"], "is no address"),
         (["letter.eml", "smtp://127.0.0.1:1", "--name", "a b"], "no name for EHLO"),
         (["letter.eml", "smtps://127.0.0.1", "--starttls", "never"], "smtps:// begins with TLS"),
-        (["letter.eml", "smtp://127.0.0.1", "--starttls", "never", "--ca", "none.pem"], "does not load"),
+        (
+            ["letter.eml", "smtp://127.0.0.1", "--starttls", "never", "--ca", "none.pem"],
+            "none.pem does not load: No such file or directory",
+        ),
         (["letter.eml", "smtp://127.0.0.1", "--proxy", "nonsense"], "proxy"),
     ],
 )

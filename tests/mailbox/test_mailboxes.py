@@ -310,7 +310,6 @@ class TestUsers:
         "user",
         [
             "carl",
-            "lost+found",
             "",
             ".",
             "..",

@@ -444,15 +444,16 @@ async def test_a_user_whose_folder_is_a_symlink_reaches_nothing(tmp_path: Path, 
 
 
 async def test_a_folder_that_is_no_maildir_is_nobodys_until_it_is_made_one(tmp_path: Path) -> None:
-    for name in ("lost+found", "backup/anna/new", "carl/new"):
+    for name in ("backup/anna/new", "carl/new", "emil", "franz/tmp"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "dora").mkdir()
     (tmp_path / "dora" / "new").symlink_to(tmp_path / "carl" / "new")
     there, made = Maildirs(tmp_path), Maildirs(tmp_path, create=True)
-    for user in ("lost+found", "backup", "dora"):
+    for user in ("backup", "dora"):
         with pytest.raises(LookupError):
             await there.of(user)
-    await deliver(await there.of("carl"))
+    for user in ("carl", "emil", "franz"):
+        await deliver(await there.of(user))
     await made.of("backup")
     await deliver(await there.of("backup"))
 
@@ -465,6 +466,24 @@ async def test_where_nobody_can_know_whether_a_maildir_is_there_it_is_not_said_t
     monkeypatch.setattr(os, "lstat", failing(errno.EACCES))  # root may look everywhere
     with fails(errno.EACCES):
         await Maildirs(tmp_path).of("anna")
+
+
+async def test_where_the_mailboxes_have_gone_nobody_is_said_to_have_none(tmp_path: Path) -> None:
+    (tmp_path / "root" / "anna").mkdir(parents=True)
+    boxes = Maildirs(tmp_path / "root")
+    (tmp_path / "root").rename(tmp_path / "unmounted")
+    for user in ("anna", "nobody"):
+        with fails(errno.ENOENT):
+            await boxes.of(user)
+    (tmp_path / "root").write_bytes(b"no folder")
+    with fails(errno.ENOTDIR):
+        await boxes.of("anna")
+
+
+async def test_a_name_that_is_too_long_for_a_folder_is_nobodys(tmp_path: Path) -> None:
+    for boxes in (Maildirs(tmp_path), Maildirs(tmp_path, create=True)):
+        with pytest.raises(LookupError):
+            await boxes.of("a" * 256)
 
 
 # Room

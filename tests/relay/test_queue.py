@@ -148,10 +148,11 @@ class TestComingIn:
             mock_clock.jump(queue_module.WATCH_EVERY)
             with pytest.raises(Refused, match=r"452 4\.3\.1"):
                 await queue.start(Envelope(None), CLIENT)
-            assert "no mail is taken: 999 bytes are free there" in caplog.text
+            assert "no mail is taken: 999 bytes are free there, and 1000 are to stay so" in caplog.text
             free = 1000
             mock_clock.jump(queue_module.WATCH_EVERY)
             await (await queue.start(Envelope(None), CLIENT)).abort()
+            assert "mail is taken again: 1000 bytes are free there" in caplog.text
 
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
     @pytest.mark.parametrize("function", ["open", "pwrite", "fsync"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -66,6 +67,18 @@ async def test_a_program_may_refuse_or_fail(caplog: pytest.LogCaptureFixture) ->
             "250 2.0.0 Taken.",
         ]
     assert "a bug" in caplog.text
+
+
+async def test_a_full_disk_is_a_failure_for_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def on_message(message: Message) -> None:
+        assert b"small" in await message.content.read()
+
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **options: io.FileIO("/dev/full", "r+"))
+    before = open_files()
+    async with connected(Inbox(on_message, memory=1000)) as peer:
+        assert str(await peer.send(b"Subject: large\r\n\r\n" + b"hello\r\n" * 10_000)).startswith("452 4.3.1")
+        assert (await peer.send(b"Subject: small\r\n")).code == 250
+    assert open_files() <= before
 
 
 async def test_what_is_given_up_leaves_nothing(tmp_path: Path) -> None:

@@ -168,6 +168,8 @@ class TestMail:
             ("FROM:<> SIZE=-1", 501, "5.5.4"),
             ("FROM:<> SIZE=1 SIZE=2", 501, "5.5.4"),
             ("FROM:<> SIZE=" + "9" * 21, 501, "5.5.4"),
+            ("FROM:<> BODY=7BIT\x0bSIZE=1", 501, "5.5.4"),
+            ("FROM:<> BODY=7BIT\u00a0SIZE=1", 501, "5.5.4"),
             ("FROM:<> BODY=9BIT", 501, "5.5.4"),
             ("FROM:<> BODY", 501, "5.5.4"),
             ("FROM:<> SMTPUTF8=1", 501, "5.5.4"),
@@ -379,6 +381,9 @@ class TestExtensions:
         assert Extensions.parse(lines) == Extensions(
             size=0, pipelining=True, auth=("LOGIN", "PLAIN"), others=("XFOO  a",), most_recipients=5
         )
+
+    def test_a_limit_of_more_than_six_digits_is_none(self) -> None:
+        assert Extensions(most_mails=1_000_000, most_recipients=999_999).format() == ["LIMITS RCPTMAX=999999"]
 
     @given(st.lists(st.text(max_size=30)))
     def test_whatever_is_said_is_read(self, lines: list[str]) -> None:

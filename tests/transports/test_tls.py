@@ -545,8 +545,16 @@ def test_a_key_of_another_certificate_is_told(tmp_path: Path, files: tuple[Path,
 def test_a_file_that_is_no_certificate_is_told(tmp_path: Path) -> None:
     nonsense = tmp_path / "nonsense.pem"
     nonsense.write_text("hello")
-    with pytest.raises(ConfigurationError, match="does not load"):
+    with pytest.raises(ConfigurationError, match=r"does not load: there is no certificate in .*nonsense\.pem"):
         ServerTLS(nonsense)
+
+
+def test_a_key_that_is_missing_is_told(files: tuple[Path, Path]) -> None:
+    certificate, _ = files
+    with pytest.raises(ConfigurationError, match=r"there is no private key in .*, and no file was named for it"):
+        ServerTLS(certificate)
+    with pytest.raises(ConfigurationError, match=rf"there is no private key in {certificate} \(PEM\)$"):
+        ServerTLS(certificate, certificate)
 
 
 async def test_a_renewed_certificate_is_used_for_the_next_connection(files: tuple[Path, Path]) -> None:
