@@ -257,7 +257,7 @@ def test_a_second_relay_on_the_same_spool_is_refused(tmp_path: Path, mail: Path)
         (["--discard", "--role", "submission"], "--role submission takes mail from users who log in"),
         (["--spool", "DIR", "--local", "a.example=DIR", "--role", "submission"], "goes with --users FILE"),
         (["--spool", "DIR", "--local", "a.example=DIR", "--retry-after", "off"], "would wait for ever"),
-        (["--discard", "--role", "submission", "--users", "nowhere.toml"], "nowhere.toml"),
+        (["--discard", "--role", "submission", "--users", "nowhere.toml"], "asyncnet passwd nowhere.toml NAME"),
     ],
 )
 def test_what_could_not_work_is_refused_at_once(
