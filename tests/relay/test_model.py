@@ -154,7 +154,8 @@ def administer(folder: Path, model: Model, what: str, id: str) -> None:
     mine = [one for (of, _), one in model.waiting.items() if of == id]
     with open_admin(folder) as admin:
         changed = getattr(admin, what)(Selection([parse_id(id)]))
-    assert bool(changed) == bool(mine)
+    is_of_use = {"retry": id not in model.held, "release": id in model.held}.get(what, True)
+    assert bool(changed) == bool(mine and is_of_use)
     model.is_changed = True
     if what == "hold" and mine:
         model.held.add(id)
