@@ -6,7 +6,6 @@ Whatever serves SMTP is imported when a handler is made: `--help` needs none of 
 from __future__ import annotations
 
 import argparse
-import logging
 import math
 import os
 import tomllib
@@ -18,7 +17,6 @@ from asyncnet.cli.begun_tls import begun_tls
 from asyncnet.cli.options import count, duration, network, size
 from asyncnet.endpoints import Endpoint, Scheme, parse
 from asyncnet.errors import ConfigurationError, LocalProtocolError
-from asyncnet.printable import printable
 
 if TYPE_CHECKING:
     from asyncnet.auth import UserFile
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
     from asyncnet.smtp.delivery import Delivery
     from asyncnet.smtp.policies import Rule
     from asyncnet.smtp.server import SMTPHandler
-
-logger = logging.getLogger("asyncnet.smtp")
 
 EPILOG = """\
 What gets a 250 is on the disk, in the queue in --spool; from there it goes to mailboxes (--local), to the host of
@@ -333,7 +329,6 @@ def _host_and_port(text: str) -> tuple[str, int]:
 def _guarded(args: argparse.Namespace, relay: Relay, local: dict[str, Mailboxes]) -> Delivery:
     """The rules that stand in front of the relay."""
     from asyncnet.smtp.address import MailAddress, ascii_domain
-    from asyncnet.smtp.delivery import Refused
     from asyncnet.smtp.policies import Aliases, Guarded, KnownRecipients, NoOpenRelay, RateLimit, SendersOfUsers
 
     ours = [*local, *(domain for domain, _ in args.relay_domain)]
@@ -344,9 +339,6 @@ def _guarded(args: argparse.Namespace, relay: Relay, local: dict[str, Mailboxes]
             await boxes[address.ascii_domain].of(address.local)
         except LookupError:
             return False
-        except OSError as exc:
-            logger.error("the mailbox of %s cannot be opened: %s", printable(str(address)), exc)
-            raise Refused(451, "4.3.0", "The mailbox cannot be opened: please come again.") from exc
         return True
 
     rules: list[Rule] = []

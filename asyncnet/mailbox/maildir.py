@@ -22,7 +22,6 @@ import errno
 import fcntl
 import math
 import os
-import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from io import FileIO
@@ -250,8 +249,8 @@ class Maildirs:
     """The `Mailboxes` in the folder `root`: that of each user is the Maildir of their name in it.
 
     A name that could not be one component of a path, or begins with a dot, is nobody's; and with `create` false, so is
-    one that has no folder. Where `root` is not there, or may not be looked into, `of` raises OSError. Capital letters
-    count as the file system has it. The quotas are those of each Maildir.
+    one that has no folder. `create` makes `root`, too, at once and never again. Capital letters count as the file
+    system has it. The quotas are those of each Maildir.
     """
 
     def __init__(
@@ -264,6 +263,8 @@ class Maildirs:
     ) -> None:
         self._root = os.path.realpath(root)
         self._create = create
+        if create:
+            os.makedirs(self._root, exist_ok=True)  # now, and not where it has gone later: a disk may be missing
         self._quotas = {"quota_bytes": quota_bytes, "quota_messages": quota_messages}
 
     def __repr__(self) -> str:
@@ -283,13 +284,8 @@ class Maildirs:
 
     def _is_there(self, path: str) -> bool:
         if self._create and not os.path.lexists(path):
-            os.makedirs(self._root, exist_ok=True)
             make_folder_at(path)
-        try:
-            return stat.S_ISDIR(os.stat(path).st_mode)
-        except FileNotFoundError:
-            os.stat(self._root)  # where that is gone, nobody can say who has a mailbox: mail would come back for ever
-            return False
+        return os.path.isdir(path)
 
 
 def _no_such(uid: str) -> OSError:

@@ -139,8 +139,8 @@ class ClientSession:
         """Log in by the best mechanism that the server has too: SCRAM-SHA-256, else PLAIN, else LOGIN.
 
         Where one is refused the next one is tried: a server may have keys for some users alone. But a password that is
-        wrong for PLAIN (535) is wrong for LOGIN, and servers count what fails. Both tell the password, and are used over
-        TLS with a server that was verified, on this machine, or with `insecure_auth`.
+        wrong for PLAIN (535) is wrong for LOGIN, and servers count what fails. Both tell the password, and are used
+        over TLS with a server that was verified, on this machine, or with `insecure_auth`.
         Raises NotSupported where no mechanism is left.
         """
         may_tell = insecure_auth or self._is_secure

@@ -157,20 +157,6 @@ def test_what_a_mailbox_has_no_room_for_waits(tmp_path: Path, mail: Path) -> Non
         until(lambda: messages(mail / "carl") == ["hello"])
 
 
-def test_mail_waits_for_mailboxes_that_are_not_there_for_a_while(tmp_path: Path, mail: Path) -> None:
-    options = ("--spool", tmp_path / "spool", "--local", f"example.com={mail}")
-    with serving("smtp", "tcp://127.0.0.1:0", *options) as service, client(service.ports[0]) as smtp:
-        mail.rename(tmp_path / "unmounted")
-        assert refusal(smtp, "carl@example.com") == b"4.3.0 The mailbox cannot be opened: please come again."
-        (tmp_path / "unmounted").rename(mail)
-        smtp.sendmail("anna@example.org", ["carl@example.com"], MESSAGE)
-        until(lambda: messages(mail / "carl") == ["hello"])
-        smtp.quit()
-        _, log = service.end(signal.SIGTERM)
-    assert "the mailbox of carl@example.com cannot be opened: " in log
-    assert "Traceback" not in log
-
-
 def test_aliases_lead_to_others(tmp_path: Path, mail: Path) -> None:
     aliases = tmp_path / "aliases.toml"
     aliases.write_text('"info@example.com" = ["carl@example.com"]\n')
