@@ -6,6 +6,7 @@ Whatever serves SMTP is imported when a handler is made: `--help` needs none of 
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 import os
 import tomllib
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from asyncnet.smtp.delivery import Delivery
     from asyncnet.smtp.policies import Rule
     from asyncnet.smtp.server import SMTPHandler
+
+logger = logging.getLogger("asyncnet.smtp")
 
 EPILOG = """\
 What gets a 250 is on the disk, in the queue in --spool; from there it goes to mailboxes (--local), to the host of
@@ -185,6 +188,7 @@ def make_handler(args: argparse.Namespace) -> SMTPHandler:
 def _relaying(args: argparse.Namespace, users: UserFile | None, options: dict[str, Any]) -> SMTPHandler:
     from asyncnet.cli.smtp_relay import RelayingHandler
 
+    _check_hostname(args)
     local = {domain: _mailboxes(folder, users, args.quota) for domain, folder in args.local}
     relay = _relay(args, local)
     return RelayingHandler(relay, _guarded(args, relay, local), **options)
@@ -248,6 +252,13 @@ def _hostname(args: argparse.Namespace) -> str:
     from asyncnet.smtp.server import own_hostname
 
     return own_hostname(args.hostname)
+
+
+def _check_hostname(args: argparse.Namespace) -> None:
+    """Say so where most exchangers would not listen to us."""
+    name = _hostname(args)
+    if args.hostname is None and args.relay_to is None and "." not in name:
+        logger.warning("this host calls itself %s: others refuse mail from a name without a domain: --hostname", name)
 
 
 def _routes(args: argparse.Namespace, local: dict[str, Mailboxes]) -> Routes:

@@ -197,13 +197,18 @@ class Aliases(Rule):
         for name, targets in aliases.items():
             if isinstance(targets, str):
                 raise TypeError(f"the addresses behind an alias are a list, not one string: [{targets!r}]")
-            found = [MailAddress.parse(target) for target in targets]
-            if name.startswith("@"):
-                self._catch_all[ascii_domain(parse_domain(name[1:]))] = found
-            else:
-                self._aliases[_key(MailAddress.parse(name))] = found
+            try:
+                self._add(name, [MailAddress.parse(target) for target in targets])
+            except ValueError as exc:
+                raise ValueError(f"{name}: {exc}") from exc
         for key in self._aliases:
             self._check_circle(key, ())
+
+    def _add(self, name: str, targets: list[MailAddress]) -> None:
+        if name.startswith("@"):
+            self._catch_all[ascii_domain(parse_domain(name[1:]))] = targets
+        else:
+            self._aliases[_key(MailAddress.parse(name))] = targets
 
     def _check_circle(self, key: tuple[str, str], above: tuple[tuple[str, str], ...]) -> None:
         if key in above:
