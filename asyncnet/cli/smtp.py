@@ -9,7 +9,6 @@ import argparse
 import logging
 import math
 import os
-import tomllib
 from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
@@ -339,8 +338,9 @@ def _host_and_port(text: str) -> tuple[str, int]:
 
 def _guarded(args: argparse.Namespace, relay: Relay, local: dict[str, Mailboxes]) -> Delivery:
     """The rules that stand in front of the relay."""
+    from asyncnet.cli.smtp_aliases import AliasFile
     from asyncnet.smtp.address import MailAddress, ascii_domain
-    from asyncnet.smtp.policies import Aliases, Guarded, KnownRecipients, NoOpenRelay, RateLimit, SendersOfUsers
+    from asyncnet.smtp.policies import Guarded, KnownRecipients, NoOpenRelay, RateLimit, SendersOfUsers
 
     ours = [*local, *(domain for domain, _ in args.relay_domain)]
     boxes = {ascii_domain(domain): found for domain, found in local.items()}
@@ -359,23 +359,6 @@ def _guarded(args: argparse.Namespace, relay: Relay, local: dict[str, Mailboxes]
     if args.check_senders:
         rules.append(SendersOfUsers())
     if args.aliases is not None:
-        try:
-            rules.append(Aliases(_read_aliases(args.aliases), known=is_known))
-        except ValueError as exc:  # an address that is none, a circle
-            raise ConfigurationError(f"--aliases {args.aliases}: {exc}") from exc
+        rules.append(AliasFile(args.aliases, known=is_known))
     rules.append(KnownRecipients(is_known, domains=local))
     return Guarded(relay, *rules)
-
-
-def _read_aliases(path: str) -> dict[str, list[str]]:
-    try:
-        with open(path, "rb") as file:
-            found = tomllib.load(file)
-    except OSError as exc:
-        raise ConfigurationError(f"--aliases {path}: {exc.strerror}") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise ConfigurationError(f"--aliases {path}: {exc}") from exc
-    for name, targets in found.items():
-        if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
-            raise ConfigurationError(f'--aliases {path}: {name}: write "{name}" = ["anna@example.org"]')
-    return found
