@@ -5,7 +5,8 @@
 
 A reader knows by the space behind the code which line is the last. In FTP the lines between are free text, so that a
 line of digits could end the reply before its time: there each is sent with a space in front, as RFC 959 asks for.
-Servers use `Reply.encode`, clients `ReplyParser`.
+Servers use `Reply.encode`, clients `ReplyParser`; what a client raises for a reply that it has not hoped for is made by
+`error_for`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from asyncnet.errors import LocalProtocolError, RemoteProtocolError
+from asyncnet.errors import AsyncnetError, LocalProtocolError, RemoteProtocolError
+from asyncnet.printable import printable
 
 MAX_REPLY = 64 * 1024
 """How long a whole reply may be, in bytes: a STAT of a folder is the longest that real servers send."""
@@ -36,6 +38,13 @@ class Reply:
     def text(self) -> str:
         """All lines, a newline between each."""
         return "\n".join(self.lines)
+
+    @property
+    def enhanced(self) -> str | None:
+        """The enhanced code (RFC 3463) in front of the text, "5.1.1"; None: there is none, or one of another class than
+        the reply. SMTP alone has them (RFC 2034)."""
+        match = _match_enhanced(self.lines[0])
+        return match[1] if match is not None and match[1][0] == str(self.code // 100) else None
 
     @property
     def is_preliminary(self) -> bool:
@@ -89,6 +98,7 @@ class Reply:
         return "".join(sent).encode("utf-8", "surrogateescape")
 
 
+_match_enhanced = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |$)").match
 _UNSENDABLE = frozenset("\r\n\0")
 _is_sendable = re.compile(r"[^\r\n\0]*").fullmatch
 """What nearly all replies are, which have one line."""
@@ -138,3 +148,53 @@ class ReplyParser:
         reply = Reply(int(self._code), tuple(self._lines))
         self._code, self._lines, self._size = b"", [], 0
         return reply
+
+
+# What a client raises
+
+_SHOWN = 300
+"""How much of a server's words stands in an exception, in characters."""
+
+
+class ReplyError(AsyncnetError):
+    """The server has refused, or said something else than was to be expected. `reply` is what, `command` to what."""
+
+    def __init__(self, reply: Reply, command: str = "") -> None:
+        self.reply = reply
+        self.command = command
+        said = printable(str(reply))
+        said = said if len(said) <= _SHOWN else f"{said[:_SHOWN]}…"
+        super().__init__(f"{printable(command)}: the server says {said}" if command else f"the server says {said}")
+
+    @property
+    def code(self) -> int:
+        return self.reply.code
+
+    @property
+    def enhanced(self) -> str | None:
+        """The enhanced code (RFC 3463), "5.1.1", where the reply has one."""
+        return self.reply.enhanced
+
+
+class TransientReplyError(ReplyError):
+    """4yz: the same may succeed later."""
+
+
+class PermanentReplyError(ReplyError):
+    """5yz: the same will fail again."""
+
+
+class ServiceClosing(TransientReplyError):
+    """421: the server closes the connection, and so did we."""
+
+
+def error_for(reply: Reply, command: str = "") -> ReplyError:
+    """The exception that fits `reply`."""
+    kind = ReplyError
+    if reply.code == 421:
+        kind = ServiceClosing
+    elif reply.is_transient_failure:
+        kind = TransientReplyError
+    elif reply.is_permanent_failure:
+        kind = PermanentReplyError
+    return kind(reply, command)

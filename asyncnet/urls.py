@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from urllib.parse import unquote
 
 from asyncnet.errors import LocalProtocolError
 from asyncnet.transports.authority import format_authority, name_problem
@@ -16,6 +17,7 @@ from asyncnet.transports.authority import format_authority, name_problem
 _split = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^#]*)(?:#.*)?", re.DOTALL).fullmatch
 _find_unsafe = re.compile(r"[\x00-\x20\x7f-\x9f\\\ud800-\udfff\u2028\u2029]").search
 _find_bad_escape = re.compile(r"%(?![0-9A-Fa-f]{2})").search
+_UNSENDABLE = frozenset("\r\n\0")
 _is_port = re.compile(r"[0-9]{1,5}").fullmatch
 
 
@@ -55,6 +57,20 @@ def split_userinfo(text: str, place: str) -> tuple[str | None, str | None, str]:
     if not user:
         raise URLError(f"{shown(text)}: the user before the @ is missing")
     return user, password if colon else None, rest
+
+
+def decoded(text: str, part: str, *, errors: str = "strict") -> str:
+    """A `part` of `text` without its escapes, which are UTF-8 unless `errors` says what becomes of others.
+
+    Raises URLError for a line end or NUL: it would be in a command that is a line.
+    """
+    try:
+        found = unquote(part, errors=errors)
+    except UnicodeDecodeError:
+        raise URLError(f"{shown(text)}: user and password are UTF-8") from None
+    if not _UNSENDABLE.isdisjoint(found):
+        raise URLError(f"{shown(text)}: a line end or NUL cannot be sent")
+    return found
 
 
 def host_and_port(text: str, place: str, default: int) -> tuple[str, int]:

@@ -6,12 +6,23 @@ from the variable PASSWORD; `asyncnet serve pop3` serves a mailbox to try it wit
 
 import os
 import sys
+from email.errors import MessageError
+from email.header import decode_header, make_header
 from email.parser import BytesHeaderParser
-from email.policy import default
 
 import trio
 
 from asyncnet.pop3 import POP3Client
+
+
+def shown(field: object) -> str:
+    """A header's field, which may hold anything: of any length, and what no charset has."""
+    text = str(field)[:200]
+    try:
+        text = str(make_header(decode_header(text)))
+    except (MessageError, ValueError, LookupError):
+        pass  # it stays as it is
+    return ascii(text)  # which lets nothing through that a terminal would obey
 
 
 async def main(url: str) -> None:
@@ -19,9 +30,8 @@ async def main(url: str) -> None:
         count, size = await pop3.stat()
         print(f"{count} messages, {size} bytes")
         for number in sorted(await pop3.list(), reverse=True):
-            head = BytesHeaderParser(policy=default).parsebytes(await pop3.top(number))
-            # A header may hold anything: ascii() lets nothing through that a terminal would obey.
-            print(number, *(ascii(str(head.get(name, "-"))) for name in ("From", "Subject")))
+            head = BytesHeaderParser().parsebytes(await pop3.top(number))
+            print(number, *(shown(head.get(name, "-")) for name in ("From", "Subject")))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncnet.errors import LocalProtocolError, RemoteProtocolError
-from asyncnet.replies import Reply, ReplyParser
+from asyncnet.replies import (
+    PermanentReplyError,
+    Reply,
+    ReplyError,
+    ReplyParser,
+    ServiceClosing,
+    TransientReplyError,
+    error_for,
+)
 
 TEXTS = st.text(st.characters(exclude_categories=(), exclude_characters="\r\n\0"), max_size=40).filter(
     lambda text: text.encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape") == text
@@ -113,3 +121,41 @@ def test_a_reply_says_what_it_means() -> None:
     assert str(Reply.of(220, "a ", " b")) == "220 a / b"
     assert str(Reply.of(220)) == "220"
     assert Reply.of(220, "a", "b").text == "a\nb"
+
+
+@pytest.mark.parametrize(
+    ("reply", "enhanced"),
+    [
+        (Reply.of(250, "fine"), None),
+        (Reply.of(250, "2.0.0"), "2.0.0"),
+        (Reply.of(250, "5.0.0 what"), None),
+        (Reply.of(250, "192.0.2.1 is you"), None),
+        (Reply.of(250, "2.0.0.1 is you"), None),
+        (Reply.of(550, "5.1.1 a", "b"), "5.1.1"),
+        (Reply.of(354, "go on"), None),
+    ],
+)
+def test_an_enhanced_code_is_told_from_words(reply: Reply, enhanced: str | None) -> None:
+    assert reply.enhanced == enhanced
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (250, ReplyError),
+        (354, ReplyError),
+        (421, ServiceClosing),
+        (450, TransientReplyError),
+        (550, PermanentReplyError),
+    ],
+)
+def test_a_client_raises_what_fits(code: int, kind: type[ReplyError]) -> None:
+    error = error_for(Reply.of(code, "so it is"), "RCPT \x1b[2J")
+    assert (type(error), error.code, str(error)) == (kind, code, f"RCPT \\x1b[2J: the server says {code} so it is")
+
+
+def test_what_it_raises_is_short_and_drives_no_terminal() -> None:
+    said = str(error_for(Reply.of(550, "\x1b[2J" + "x" * 1000, "y" * 1000)))
+    assert said.startswith("the server says 550 \\x1b[2Jxxx")
+    assert said.isprintable()
+    assert len(said) < 400

@@ -13,12 +13,13 @@ and a client, which takes the first of `client_mechanisms(…)`, sends what `res
 from __future__ import annotations
 
 import base64
+import logging
 import re
 import secrets
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterable
 from functools import cache
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 import trio
 
@@ -27,8 +28,12 @@ from asyncnet.auth.identity import Authenticator, Identity
 from asyncnet.auth.scram import MECHANISM as SCRAM
 from asyncnet.auth.scram import NobodysKeys, ScramKeys
 from asyncnet.auth.scram_exchange import ScramClient, ScramServer, prepare
-from asyncnet.errors import LocalProtocolError, RemoteProtocolError
+from asyncnet.errors import AsyncnetError, LocalProtocolError, RemoteProtocolError
 from asyncnet.transports.address import Address
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 PLAIN: Final = "PLAIN"
 LOGIN: Final = "LOGIN"
@@ -45,7 +50,20 @@ class ExchangeCancelled(RemoteProtocolError):
     """The client does not want to log in any more: it has sent "*"."""
 
 
+class LoginUnavailable(AsyncnetError):
+    """The authenticator has failed, as the log tells: nobody knows whether the login is right. It was no attempt."""
+
+
 # Servers
+
+
+async def _asked(answer: Awaitable[T]) -> T:
+    """What an authenticator answers. Raises `LoginUnavailable` where it fails: that is no fault of the protocol's."""
+    try:
+        return await answer
+    except Exception as error:
+        logger.exception("an authenticator has failed")
+        raise LoginUnavailable("the authenticator has failed") from error
 
 
 async def offered_mechanisms(users: Authenticator, *, passwords: bool) -> tuple[str, ...]:
@@ -53,7 +71,10 @@ async def offered_mechanisms(users: Authenticator, *, passwords: bool) -> tuple[
 
     An authenticator that has SCRAM keys has some for any name, so that it does not matter which one it is asked for.
     """
-    keys = await users.scram_keys("postmaster")
+    try:
+        keys = await _asked(users.scram_keys("postmaster"))
+    except LoginUnavailable:
+        keys = None
     return (*((SCRAM,) if keys is not None else ()), *((PLAIN, LOGIN) if passwords else ()))
 
 
@@ -69,8 +90,9 @@ async def log_in(
     """Run a server's side of the exchange. None is a failed login, and returns when its delay has passed.
 
     `mechanism` is one of those that `offered_mechanisms` has named. `initial` is the initial response, decoded; None if
-    the client sent none. Raises `RemoteProtocolError` for malformed responses, which are no attempt, and whatever
-    `challenge` raises. Who wants to act for somebody else is refused. Cancelling it loses nothing.
+    the client sent none. Raises `RemoteProtocolError` for malformed responses, which are no attempt, `LoginUnavailable`
+    where `users` fails, and whatever `challenge` raises. Who wants to act for somebody else is refused. Cancelling it
+    loses nothing.
     """
     match mechanism:
         case "PLAIN":
@@ -91,7 +113,7 @@ async def _verify(
     authorized, name, password = credentials
 
     async def check() -> Identity | None:
-        identity = await users.verify(name, password, peer=peer)
+        identity = await _asked(users.verify(name, password, peer=peer))
         return identity if authorized in ("", name) else None
 
     return await logins.attempt(check)
@@ -117,7 +139,7 @@ async def _log_in_by_scram(
     users: Authenticator, logins: Logins, challenge: Challenge, initial: bytes | None
 ) -> Identity | None:
     exchange = ScramServer(initial if initial is not None else await challenge(b""))
-    keys = await users.scram_keys(exchange.name)
+    keys = await _asked(users.scram_keys(exchange.name))
     if keys is None or keys.mechanism != SCRAM:
         keys = _nobodys_keys(exchange.name)
     signature = exchange.check(await challenge(exchange.challenge(keys)))

@@ -20,6 +20,7 @@ import secrets
 from typing import Final
 
 from asyncnet.auth.extra import auth_extra
+from asyncnet.auth.passwords import is_acceptable
 from asyncnet.auth.scram import FEWEST_ITERATIONS, MECHANISM, MOST_ITERATIONS, ScramKeys
 from asyncnet.errors import LocalProtocolError, RemoteProtocolError
 
@@ -74,8 +75,11 @@ class ScramServer:
         if match["binding"].startswith("p"):
             raise RemoteProtocolError("channel binding was not offered")
         self._header, self._client_first_bare = match["header"], match["bare"]
+        name = _unescaped(match["name"])
+        if not is_acceptable(name):  # preparing a long one takes a tenth of a second
+            raise RemoteProtocolError("a name that is too long")
         try:
-            self.name = prepare(_unescaped(match["name"]))
+            self.name = prepare(name)
         except ValueError as error:
             raise RemoteProtocolError(f"the name holds {error}") from error
         self.authorized = None if match["authorized"] is None else _unescaped(match["authorized"])

@@ -37,6 +37,12 @@ def netrc_login(host: str) -> Login | None:
     return Login(user, password, account or None)
 
 
+def netrc_password(user: str, host: str) -> str | None:
+    """The password that the netrc file has for a user of a host. Raises ConfigurationError if it cannot be read."""
+    found = netrc_login(host)
+    return found.password if found is not None and found.user == user else None
+
+
 def ask_password(user: str, host: str) -> str:
     """Ask at the terminal. Raises ConfigurationError where there is none, or no answer."""
     who = f"{printable(user)} at {host}"

@@ -48,6 +48,8 @@ _UNWANTED_CODECS: Final = frozenset({"idna", "punycode", "unicode_escape", "raw_
 """What Python takes for charsets and nobody else does; some of them take long."""
 
 _find_head_end = re.compile(rb"(?:\A|\n)\r?\n").search
+_replace_endless_numbers = re.compile(r"&#[0-9]{20,};?").sub
+"""Numbers of characters that Python would not even read."""
 _find_tag = re.compile(r"<([!/?a-zA-Z][^<>]*)>").finditer
 _split_lines = re.compile(r"\r\n|\r|\n").split
 _find_boundary_line = re.compile(rb"^--([^\r\n]{1,200})\r?$", re.MULTILINE)
@@ -202,10 +204,10 @@ class Part:
 
 
 def _read(parameter: Callable[[], str | None]) -> str:
-    """A parameter as `email` reads it, which raises for some charsets (RFC 2231); "" if there is none."""
+    """A parameter as `email` reads it, which raises for some charsets and numbers (RFC 2231); "" if there is none."""
     try:
         return parameter() or ""
-    except (ValueError, LookupError):  # UnicodeError is one
+    except (ValueError, LookupError, TypeError):  # UnicodeError is one
         return ""
 
 
@@ -312,5 +314,5 @@ def _without_tags(text: str) -> str:
             pieces.append("\n")
     if not skipped:
         pieces.append(re.sub(r"\s+", " ", text[place:]))
-    joined = html.unescape("".join(pieces))
+    joined = html.unescape(_replace_endless_numbers("\ufffd", "".join(pieces)))
     return re.sub(r"\n{3,}", "\n\n", "\n".join(line.strip() for line in joined.split("\n"))).strip()

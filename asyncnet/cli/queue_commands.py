@@ -20,6 +20,10 @@ BATCH = 32 * 1024
 """How much is gathered before it is printed, in characters."""
 
 
+class _OutputFailed(Exception):
+    """Standard output takes nothing more, which is no fault of the queue's."""
+
+
 def run(args: argparse.Namespace) -> int:
     """Do what the arguments say. Returns the exit status."""
     if sys.stdout is None:
@@ -32,6 +36,9 @@ def run(args: argparse.Namespace) -> int:
             return _change(queue, selection, args)
     except BrokenPipeError:
         return 0  # whoever reads our output has enough
+    except _OutputFailed as error:
+        print_line(f"asyncnet queue: standard output: {error}")
+        return 1
     except OSError as error:
         raise ConfigurationError(f"{args.spool}: {error.strerror}") from error
 
@@ -92,9 +99,18 @@ def _print(lines: Iterable[str]) -> None:
         gathered.append(f"{line}\n")
         size += len(line)
         if size >= BATCH:
-            write_all(1, "".join(gathered).encode("utf-8", "backslashreplace"))
+            _write("".join(gathered))
             gathered, size = [], 0
-    write_all(1, "".join(gathered).encode("utf-8", "backslashreplace"))
+    _write("".join(gathered))
+
+
+def _write(text: str) -> None:
+    try:
+        write_all(1, text.encode("utf-8", "backslashreplace"))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _OutputFailed(error.strerror) from error
 
 
 def _as_line(listed: Listed) -> str:

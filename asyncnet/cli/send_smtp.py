@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from asyncnet.cli.descriptors import read_some
-from asyncnet.cli.logins import ask_password, netrc_login
+from asyncnet.cli.logins import ask_password, netrc_password
 from asyncnet.cli.progress import Display, Report, explain
 from asyncnet.cli.send import SendOptions
 from asyncnet.endpoints import Endpoint, Scheme
@@ -122,7 +122,7 @@ class MailSender:
 def _complain(outcomes: list[Outcome] | tuple[Outcome, ...], file: str, screen: Display) -> None:
     for outcome in outcomes:
         if outcome.error is not None:
-            screen.complain(f"{_shown(file)} to {outcome.recipient.address}", explain(outcome.error))
+            screen.complain(f"{_shown(file)} to {printable(str(outcome.recipient.address))}", explain(outcome.error))
 
 
 def _shown(file: str) -> str:
@@ -139,10 +139,8 @@ def _address(text: str) -> MailAddress:
 def _find_password(url: SMTPURL) -> str | None:
     if url.user is None or url.password is not None:
         return url.password
-    found = netrc_login(url.host)
-    if found is not None and found.user == url.user:
-        return found.password
-    return ask_password(url.user, url.host)
+    password = netrc_password(url.user, url.host)
+    return ask_password(url.user, url.host) if password is None else password
 
 
 def _timeouts(seconds: float | None) -> SMTPClientTimeouts:

@@ -9,7 +9,6 @@ import argparse
 import logging
 import math
 import os
-from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +16,14 @@ from asyncnet.cli.begun_tls import begun_tls
 from asyncnet.cli.options import count, duration, network, size
 from asyncnet.endpoints import Endpoint, Scheme, parse
 from asyncnet.errors import ConfigurationError, LocalProtocolError
+from asyncnet.printable import printable
 
 if TYPE_CHECKING:
     from asyncnet.auth import UserFile
     from asyncnet.mailbox.storage import Mailboxes
     from asyncnet.relay.dns import DNSResolver
     from asyncnet.relay.routes import Routes
+    from asyncnet.relay.routing import Ourselves
     from asyncnet.relay.runner import Relay
     from asyncnet.relay.smtp_target import Manners
     from asyncnet.smtp.client import SMTPURL
@@ -37,8 +38,8 @@ What gets a 250 is on the disk, in the queue in --spool; from there it goes to m
 --relay-to, or else to the mail exchangers of its domain. `asyncnet queue list --spool DIR` shows what waits there.
 
 Anybody may send to the domains of --local. Who may send to others: users who log in (--users), and clients in the
-networks of --trust. Users of a domain have a folder, a Maildir, in its DIR; who is in --users gets one when it is
-needed, and so does postmaster. `asyncnet serve pop3 --mail DIR --users FILE` lets them read it.
+networks of --trust. Users of a domain have a Maildir in its DIR (`mkdir -p DIR/anna/new` makes one); who is in --users
+gets one when it is needed, and so does postmaster. `asyncnet serve pop3 --mail DIR --users FILE` lets them read it.
 
 examples:
   asyncnet serve smtp tcp://127.0.0.1:2525 --spool spool --local example.org=mail --users users.toml
@@ -71,7 +72,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--aliases", metavar="FILE", help='other addresses (TOML): "info@example.org" = ["anna@example.org"]'
     )
     what.add_argument(
-        "--relay-to", metavar="URL", help="the host for all other mail: smtp://[user:password@]host[:port]"
+        "--relay-to",
+        metavar="URL",
+        help="the host for all other mail: smtp://[user@]host[:port]; the password is that of ~/.netrc",
     )
     what.add_argument(
         "--relay-domain",
@@ -122,7 +125,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         choices=["opportunistic", "required", "never"],
         help="TLS to other hosts (default: required where a password is told, else opportunistic)",
     )
-    out.add_argument("--relay-ca", metavar="FILE", help="who vouches for the host of --relay-to (PEM)")
+    out.add_argument("--relay-ca", metavar="FILE", help="who vouches for the hosts that are named here (PEM)")
     out.add_argument("--name-server", metavar="ADDRESS[:PORT]", help="which DNS to ask (default: the system's)")
     out.add_argument(
         "--retry-after", metavar="TIME", type=duration, help="the first pause after a failure (default: 5m)"
@@ -197,7 +200,8 @@ def _check(args: argparse.Namespace) -> None:
     """Refuse what takes no mail, and options that would do nothing."""
     if args.discard == (args.spool is not None):
         raise ConfigurationError("where the mail goes is said by --spool DIR (a relay's queue) or --discard, not both")
-    if args.discard and (args.local or args.relay_to or args.relay_domain or args.trust or args.aliases):
+    rules = (args.trust, args.aliases, args.check_senders, args.messages_per_hour)
+    if args.discard and any((args.local, args.relay_to, args.relay_domain, *rules)):
         raise ConfigurationError("--discard keeps nothing: --local, --relay-to and their kin go with --spool")
     if args.spool is not None and not (args.local or args.relay_domain or args.users or args.trust):
         raise ConfigurationError(
@@ -215,8 +219,8 @@ def _check(args: argparse.Namespace) -> None:
             raise ConfigurationError(f"--{name.replace('_', '-')} goes with --users")
     if args.quota is not None and not args.local:
         raise ConfigurationError("--quota goes with --local")
-    if args.relay_ca is not None and args.relay_to is None:
-        raise ConfigurationError("--relay-ca goes with --relay-to")
+    if args.relay_ca is not None and args.relay_to is None and not args.relay_domain:
+        raise ConfigurationError("--relay-ca goes with --relay-to or --relay-domain")
     domains = [domain for domain, _ in (*args.local, *args.relay_domain)]
     for domain in domains:
         if domains.count(domain) > 1:
@@ -262,23 +266,37 @@ def _check_hostname(args: argparse.Namespace) -> None:
 
 def _routes(args: argparse.Namespace, local: dict[str, Mailboxes]) -> Routes:
     from asyncnet.relay.routes import Routes
-    from asyncnet.relay.routing import Ourselves, Router
+    from asyncnet.relay.routing import Router
     from asyncnet.smtp.url import parse_url
 
     manners, host_manners = _manners(args)
-    via = {domain: parse_url(url) for domain, url in args.relay_domain}
-    default = None if args.relay_to is None else parse_url(args.relay_to)
+    via = {domain: _with_password(parse_url(url)) for domain, url in args.relay_domain}
+    default = None if args.relay_to is None else _with_password(parse_url(args.relay_to))
     for url in (*via.values(), *([default] if default else ())):
         _check_way(url, host_manners)
-    ourselves = Ourselves([_hostname(args)], _addresses(map(parse, args.endpoints)))
     return Routes(
         local=local,
         via=via,
         default=default,
-        router=Router(_resolver(args), ourselves=ourselves),
+        router=Router(_resolver(args), ourselves=_ourselves(args)),
         manners=manners,
         host_manners=host_manners,
     )
+
+
+def _with_password(url: SMTPURL) -> SMTPURL:
+    """The password is the netrc file's where the URL has none: everybody on the machine can read a command line. A
+    server asks nobody."""
+    from dataclasses import replace
+
+    from asyncnet.cli.logins import netrc_password
+
+    if url.user is None or url.password is not None:
+        return url
+    password = netrc_password(url.user, url.host)
+    if password is None:
+        raise ConfigurationError(f"{url}: the password is missing: write it into ~/.netrc, for this host and this user")
+    return replace(url, password=password)
 
 
 def _check_way(url: SMTPURL, manners: Manners) -> None:
@@ -306,15 +324,31 @@ def _manners(args: argparse.Namespace) -> tuple[Manners, Manners]:
     return manners, replace(manners, tls=client_context(Endpoint(Scheme.TCP, tls=True, ca=args.relay_ca)))
 
 
-def _addresses(endpoints: Iterable[Endpoint]) -> list[str]:
-    """The numeric ones of those that we listen on."""
-    found = []
-    for endpoint in endpoints:
-        try:
-            found.append(str(ip_address((endpoint.host or "").partition("%")[0])))
-        except ValueError:
-            pass  # a name, all addresses, a Unix socket
-    return found
+def _ourselves(args: argparse.Namespace) -> Ourselves:
+    """Known by our name, and by the addresses where we listen at the port of exchangers: at another port of the same
+    machine the mail may be somebody else's."""
+    from asyncnet.relay.routing import SMTP_PORT, Ourselves
+
+    addresses, everywhere = list[str](), False
+    for endpoint in map(parse, args.endpoints):
+        if endpoint.scheme is Scheme.TCP and endpoint.port == SMTP_PORT:
+            address = _numeric(endpoint.host)
+            if address is None:
+                everywhere = True
+            else:
+                addresses.append(address)
+        elif endpoint.scheme in (Scheme.FD, Scheme.SYSTEMD):
+            everywhere = True  # its port may be that one
+    return Ourselves([_hostname(args)], addresses, everywhere=everywhere)
+
+
+def _numeric(host: str) -> str | None:
+    """The address of one interface; None for a name, and for all of them."""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    return None if address.is_unspecified else str(address)
 
 
 def _resolver(args: argparse.Namespace) -> DNSResolver:
@@ -340,7 +374,16 @@ def _guarded(args: argparse.Namespace, relay: Relay, local: dict[str, Mailboxes]
     """The rules that stand in front of the relay."""
     from asyncnet.cli.smtp_aliases import AliasFile
     from asyncnet.smtp.address import MailAddress, ascii_domain
-    from asyncnet.smtp.policies import Guarded, KnownRecipients, NoOpenRelay, RateLimit, SendersOfUsers
+    from asyncnet.smtp.delivery import Refused
+    from asyncnet.smtp.policies import (
+        Guarded,
+        KnownRecipients,
+        NoOpenRelay,
+        Postmaster,
+        QualifiedDomains,
+        RateLimit,
+        SendersOfUsers,
+    )
 
     ours = [*local, *(domain for domain, _ in args.relay_domain)]
     boxes = {ascii_domain(domain): found for domain, found in local.items()}
@@ -350,12 +393,19 @@ def _guarded(args: argparse.Namespace, relay: Relay, local: dict[str, Mailboxes]
             await boxes[address.ascii_domain].of(address.local)
         except LookupError:
             return False
+        except OSError as exc:
+            logger.error("the mailbox of %s cannot be opened: %s", printable(str(address)), exc)
+            raise Refused(451, "4.3.0", "The mailbox cannot be opened: please come again.") from exc
         return True
 
     rules: list[Rule] = []
     if args.messages_per_hour is not None:
         rules.append(RateLimit(messages=args.messages_per_hour))
+    if ours:
+        rules.append(Postmaster(ours[0]))
     rules.append(NoOpenRelay(ours, trusted=args.trust))
+    if args.role == "submission":
+        rules.append(QualifiedDomains(domains=ours))
     if args.check_senders:
         rules.append(SendersOfUsers())
     if args.aliases is not None:

@@ -34,15 +34,7 @@ from asyncnet.ftp.client_commands import (
     check_way,
     parse_size,
 )
-from asyncnet.ftp.client_control import (
-    Control,
-    NotSupported,
-    PermanentReplyError,
-    ReplyError,
-    ServiceClosing,
-    TransientReplyError,
-    error_for,
-)
+from asyncnet.ftp.client_control import Control, NotSupported
 from asyncnet.ftp.client_data import transfer
 from asyncnet.ftp.client_files import HashMismatch, Progress
 from asyncnet.ftp.client_listing import (
@@ -56,6 +48,7 @@ from asyncnet.ftp.client_listing import (
 from asyncnet.ftp.url import FTPURL, parse_url
 from asyncnet.ftp.wire import MAX_LINE, parse_time, unquote
 from asyncnet.limits import Timeouts
+from asyncnet.replies import PermanentReplyError, ReplyError, ServiceClosing, TransientReplyError, error_for
 from asyncnet.stream import Stream
 from asyncnet.transports.authority import format_authority
 from asyncnet.transports.certificates import client_context

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import trio
 
 from asyncnet.errors import LocalProtocolError, RemoteProtocolError
-from asyncnet.ftp.client_control import Control, NotSupported, ReplyError, error_for
+from asyncnet.ftp.client_control import Control, NotSupported
 from asyncnet.ftp.client_data import DataRules
 from asyncnet.ftp.client_files import ALGORITHMS
 from asyncnet.ftp.wire import format_command, format_time, parse_time, unquote
-from asyncnet.replies import Reply
+from asyncnet.replies import Reply, ReplyError, error_for
 from asyncnet.stream import Stream
 
 if TYPE_CHECKING:

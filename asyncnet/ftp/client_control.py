@@ -29,8 +29,7 @@ import trio
 from asyncnet.alarms import set_alarm
 from asyncnet.errors import AsyncnetError, ReceiveTimeout, RemoteProtocolError
 from asyncnet.ftp.wire import MAX_LINE, format_command, strip_telnet
-from asyncnet.printable import printable
-from asyncnet.replies import Reply, ReplyParser
+from asyncnet.replies import Reply, ReplyParser, ServiceClosing, error_for
 from asyncnet.stream import Stream
 
 MAX_UNASKED = 256
@@ -44,45 +43,8 @@ _NOOP_ANSWERS = frozenset({200, 500, 501, 502, 503, 530})
 """What servers answer to a NOOP in the middle of a transfer; a transfer itself ends by none of these."""
 
 
-class ReplyError(AsyncnetError):
-    """The server has refused, or said something else than was to be expected. `reply` is what, `command` to what."""
-
-    def __init__(self, reply: Reply, command: str = "") -> None:
-        self.reply = reply
-        self.command = command
-        said = printable(str(reply))
-        said = said if len(said) <= _SHOWN else f"{said[:_SHOWN]}…"
-        super().__init__(f"{printable(command)}: the server says {said}" if command else f"the server says {said}")
-
-    @property
-    def code(self) -> int:
-        return self.reply.code
-
-
-class TransientReplyError(ReplyError):
-    """4xx: the same may succeed later."""
-
-
-class PermanentReplyError(ReplyError):
-    """5xx: the same will fail again."""
-
-
-class ServiceClosing(TransientReplyError):
-    """421: the server closes the connection, and so did we."""
-
-
 class NotSupported(AsyncnetError):
     """The server does not have what this needs."""
-
-
-def error_for(reply: Reply, command: str) -> ReplyError:
-    """The exception that fits `reply`."""
-    kind = ReplyError
-    if reply.is_transient_failure:
-        kind = TransientReplyError
-    elif reply.is_permanent_failure:
-        kind = PermanentReplyError
-    return kind(reply, command)
 
 
 class _Resync(enum.Enum):

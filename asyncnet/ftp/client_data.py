@@ -31,11 +31,11 @@ from asyncnet.alarms import set_alarm
 from asyncnet.beside import accept_beside, accept_beside_now, connect_beside, listen_beside
 from asyncnet.endpoints import connect
 from asyncnet.errors import LocalProtocolError, RemoteProtocolError
-from asyncnet.ftp.client_control import Control, KeepAlive, NotSupported, ReplyError, describe, error_for
+from asyncnet.ftp.client_control import Control, KeepAlive, NotSupported, describe
 from asyncnet.ftp.wire import format_extended_port, format_port, parse_extended_passive, parse_passive
 from asyncnet.limits import Timeouts
 from asyncnet.printable import printable
-from asyncnet.replies import Reply
+from asyncnet.replies import Reply, ReplyError, error_for
 from asyncnet.stream import Stream
 from asyncnet.transports.authority import format_authority
 from asyncnet.transports.listening import SocketListener

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 import trio
 
 from asyncnet.errors import AsyncnetError, LocalProtocolError, RemoteProtocolError
-from asyncnet.ftp.client_control import PermanentReplyError
+from asyncnet.replies import PermanentReplyError
 
 if TYPE_CHECKING:
     from asyncnet.ftp.client import FTPClient

@@ -29,10 +29,10 @@ import trio
 from asyncnet.errors import AsyncnetError, LocalProtocolError
 from asyncnet.ftp import client_files
 from asyncnet.ftp.client import FTPClient
-from asyncnet.ftp.client_control import PermanentReplyError
 from asyncnet.ftp.client_files import DISK_TIME, PART
 from asyncnet.ftp.client_listing import EntryKind, RemoteEntry, is_safe_name
 from asyncnet.printable import printable
+from asyncnet.replies import PermanentReplyError
 
 Connect: TypeAlias = Callable[[], AbstractAsyncContextManager[FTPClient]]
 """Opens one more connection: `lambda: FTPClient.connect(url, …)`."""

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from asyncnet.urls import (
     URLError,
     authority,
     check_characters,
     check_escapes,
+    decoded,
     host_and_port,
     shown,
     split_url,
@@ -27,7 +28,6 @@ from asyncnet.urls import (
 DEFAULT_PORTS = {"ftp": 21, "ftps": 990, "ftpes": 21}
 
 _match_type = re.compile(r"(.*);type=([^;/]*)", re.DOTALL | re.IGNORECASE).fullmatch
-_UNSENDABLE = frozenset("\r\n\0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +71,9 @@ def parse_url(text: str) -> FTPURL:
     user, password, place = split_userinfo(text, place)
     host, port = host_and_port(text, place, DEFAULT_PORTS[scheme])
     path, kind = _path_and_type(path, text)
-    user = None if user is None else _decoded(user, text)
-    password = None if password is None else _decoded(password, text)
-    return FTPURL(scheme, host, port, _decoded(path, text), user, password, kind)
+    user = None if user is None else decoded(text, user, errors="surrogateescape")
+    password = None if password is None else decoded(text, password, errors="surrogateescape")
+    return FTPURL(scheme, host, port, decoded(text, path, errors="surrogateescape"), user, password, kind)
 
 
 def _path_and_type(path: str, text: str) -> tuple[str, str | None]:
@@ -84,10 +84,3 @@ def _path_and_type(path: str, text: str) -> tuple[str, str | None]:
         if kind not in ("a", "i"):
             raise URLError(f"{shown(text)}: ;type= is a (text) or i (bytes as they are)")
     return path.removeprefix("/"), kind
-
-
-def _decoded(part: str, text: str) -> str:
-    decoded = unquote(part, errors="surrogateescape")
-    if not _UNSENDABLE.isdisjoint(decoded):
-        raise URLError(f"{shown(text)}: a line end or NUL cannot be sent")
-    return decoded

@@ -91,6 +91,22 @@ def opened_folders(path: str) -> Iterator[Folders]:
         yield Folders(root, *below)
 
 
+def is_maildir(path: str) -> bool:
+    """Whether `path` is a folder with a folder `new` in it, or an empty one, which may become a Maildir.
+
+    Raises OSError where that cannot be known.
+    """
+    try:
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            return False
+        try:
+            return stat.S_ISDIR(os.lstat(os.path.join(path, "new")).st_mode)
+        except FileNotFoundError:
+            return {"tmp", "new", "cur"}.issuperset(os.listdir(path))  # another delivery may be making them
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 def _open_folder(name: str, parent: int | None = None) -> int:
     return os.open(name, _FOLDER, dir_fd=parent)
 

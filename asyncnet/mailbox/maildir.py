@@ -33,7 +33,7 @@ from asyncnet.beneath import OutsideRoot, check_name
 from asyncnet.mailbox.folders import (
     Folders,
     file_status,
-    make_folder_at,
+    is_maildir,
     move_file,
     open_file,
     opened_folders,
@@ -216,7 +216,9 @@ class Maildir:
                 failures.append(error)
 
         with opened_folders(self._path) as folders:
-            self._for_each(folders, uids, remove)
+            gone = self._for_each(folders, uids, remove)
+        if not self._places.keys().isdisjoint(gone):
+            raise OSError(errno.EAGAIN, "another program renames it again and again", self._path)
         if failures:
             raise failures[0]
 
@@ -248,9 +250,10 @@ class Maildir:
 class Maildirs:
     """The `Mailboxes` in the folder `root`: that of each user is the Maildir of their name in it.
 
-    A name that could not be one component of a path, or begins with a dot, is nobody's; and with `create` false, so is
-    one that has no folder. `create` makes `root`, too, at once and never again. Capital letters count as the file
-    system has it. The quotas are those of each Maildir.
+    A Maildir is known by the folder `new` in it, or is empty; with `create` it is made for whoever is asked for, and so
+    is `root`, at once and never again. A name that could not be one component of a path, or begins with a dot, is
+    nobody's; without `create`, so is one that has no Maildir. Where `root` is not there, or may not be looked into,
+    `of` raises OSError. Capital letters count as the file system has it. The quotas are those of each Maildir.
     """
 
     def __init__(
@@ -283,9 +286,13 @@ class Maildirs:
         return Maildir(path, **self._quotas)
 
     def _is_there(self, path: str) -> bool:
-        if self._create and not os.path.lexists(path):
-            make_folder_at(path)
-        return os.path.isdir(path)
+        if self._create and not is_maildir(path):
+            with opened_folders(path):  # which makes what is missing
+                return True
+        if is_maildir(path):
+            return True
+        os.stat(os.path.join(self._root, "."))  # where that is gone, nobody can say who has none: mail waits
+        return False
 
 
 def _no_such(uid: str) -> OSError:
@@ -298,8 +305,10 @@ def _message(folder: int, file_name: str) -> Message:
     if size is None:
         try:
             size = _count(folder, file_name, status)
-        except PermissionError:
-            size = status.st_size  # somebody else's file: it cannot be read, and keeps nobody from the others
+        except FileNotFoundError:
+            raise
+        except OSError:
+            size = status.st_size  # it cannot be read, and keeps nobody from the others
     return Message(name.uid, size, status.st_mtime, name.flags)
 
 

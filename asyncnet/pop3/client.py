@@ -12,7 +12,7 @@ RFC 1939, 2449 (CAPA, response codes), 2595 (STLS), 5034 (AUTH). The connection 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
@@ -20,6 +20,7 @@ import trio
 
 from asyncnet.auth.guard import passwords_allowed
 from asyncnet.auth.sasl import ClientMechanism, client_mechanisms, decode_base64, encode_initial, encode_response
+from asyncnet.auth.scram import MECHANISM as SCRAM
 from asyncnet.endpoints import Endpoint, Scheme, connect
 from asyncnet.errors import LocalProtocolError, RemoteProtocolError
 from asyncnet.limits import Timeouts
@@ -205,7 +206,7 @@ class POP3Client:
             async with self._control.claim():
                 try:
                     await self._control.ask("CAPA")
-                    self._capabilities = parse_capabilities(await self._control.receive_list(MOST_LINES))
+                    self._capabilities = parse_capabilities(await self._control.receive_list(bytes, MOST_LINES))
                 except ReplyError:
                     self._capabilities = {}
         return self._capabilities
@@ -223,6 +224,8 @@ class POP3Client:
     async def login(self, user: str, password: str) -> None:
         """Log in by the best way that the server offers, SCRAM-SHA-256, PLAIN, LOGIN, or USER and PASS; `connect` does.
 
+        Where SCRAM is refused the next one is tried: a server may have keys for some users alone.
+
         Raises `ReplyError` (code AUTH for a wrong name or password, IN-USE for a mailbox that somebody else has open),
         `LocalProtocolError` where the password would have to pass in the clear.
         """
@@ -237,7 +240,7 @@ class POP3Client:
             )
         async with self._control.claim():
             if mechanisms:
-                await self._authenticate(mechanisms[0])
+                await self._authenticate_by_one(mechanisms)
             else:
                 await self._control.ask("USER", user)
                 await self._control.ask("PASS", password, secret=True)
@@ -248,6 +251,15 @@ class POP3Client:
         if self._proxied:
             return self._insecure_auth or self.stream.tls is not None
         return passwords_allowed(self.stream, insecure_auth=self._insecure_auth)
+
+    async def _authenticate_by_one(self, mechanisms: Sequence[ClientMechanism]) -> None:
+        first, *others = mechanisms
+        try:
+            await self._authenticate(first)
+        except ReplyError as exc:
+            if first.name != SCRAM or not others or exc.code not in ("AUTH", ""):
+                raise  # it has heard the password, or does not mind that
+            await self._authenticate(others[0])
 
     async def _authenticate(self, mechanism: ClientMechanism) -> None:
         """RFC 5034 section 4."""
@@ -273,16 +285,19 @@ class POP3Client:
     async def quit(self) -> None:
         """Have the server remove what was deleted, and close.
 
-        Raises `ReplyError` if it could not remove all of it. Where nothing was deleted, nothing is raised that the
-        server could be at fault for.
+        Raises `ReplyError` if it could not remove all of it, and `trio.ClosedResourceError` if the client was closed
+        meanwhile. Where nothing was deleted, nothing is raised that the server could be at fault for.
         """
+        has_deleted, self._has_deleted = self._has_deleted, False
         if self.is_closed:
+            if has_deleted:
+                raise trio.ClosedResourceError("this POP3 client was closed before QUIT: nothing is removed")
             return
         try:
             async with self._control.claim():
                 await self._control.ask("QUIT")
         except (ReplyError, RemoteProtocolError, trio.BrokenResourceError, TimeoutError):
-            if self._has_deleted:
+            if has_deleted:
                 raise
         finally:
             await self.stream.aclose()
@@ -301,7 +316,7 @@ class POP3Client:
         """
         async with self._control.claim():
             await self._control.ask("LIST")
-            return _numbered(map(parse_scan, await self._control.receive_list(limit)))
+            return _numbered(await self._control.receive_list(parse_scan, limit))
 
     async def uidl(self, *, limit: int = 100_000) -> dict[int, str]:
         """The number of each message, and its unique id, by which it is known again in another session.
@@ -310,7 +325,7 @@ class POP3Client:
         """
         async with self._control.claim():
             await self._control.ask("UIDL")
-            return _numbered(map(parse_unique, await self._control.receive_list(limit)))
+            return _numbered(await self._control.receive_list(parse_unique, limit))
 
     # Messages
 

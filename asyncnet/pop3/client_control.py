@@ -12,9 +12,9 @@ why it does not:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 
@@ -29,6 +29,8 @@ from asyncnet.errors import (
 from asyncnet.pop3.wire import DotUnstuffer, Reply, format_command, parse_reply, strip_end
 from asyncnet.printable import printable
 from asyncnet.stream import Stream
+
+_T = TypeVar("_T")
 
 MAX_LINE: Final = 4096
 """The longest line of a response and of a list, in bytes: RFC 1939 has 512. Lines of messages have no limit."""
@@ -123,14 +125,17 @@ class Control:
         self.stream.deadline = trio.current_time() + self.timeout
         return strip_end(await self.stream.receive_until(b"\n", limit=limit))
 
-    async def receive_list(self, most: int) -> list[bytes]:
-        """The lines behind a response. Raises `RemoteProtocolError` for more than `most`."""
-        lines: list[bytes] = []
+    async def receive_list(self, parse: Callable[[bytes], _T], most: int) -> list[_T]:
+        """The lines behind a response, each as `parse` reads it: a line may be long, and what it says is short.
+
+        Raises `RemoteProtocolError` for more than `most`.
+        """
+        found: list[_T] = []
         while (line := await self.receive_line()) != b".":
-            if len(lines) >= most:
+            if len(found) >= most:
                 raise RemoteProtocolError(f"a list of more than {most} lines")
-            lines.append(line.removeprefix(b"."))
-        return lines
+            found.append(parse(line.removeprefix(b".")))
+        return found
 
     async def receive_piece(self, unstuffer: DotUnstuffer) -> bytes:
         """The next piece of a message, b"" at its end."""

@@ -74,7 +74,8 @@ async def password(conversation: Conversation, argument: str) -> Reply:
     name, conversation.session.name = conversation.session.name, None
     if name is None or not conversation.takes_passwords:
         return _not_in_the_clear(conversation)
-    identity = await conversation.logins.attempt(lambda: users.verify(name, argument, peer=peer))
+    with trio.fail_at(conversation.login_by):  # others of its address may be waiting, too
+        identity = await conversation.logins.attempt(lambda: users.verify(name, argument, peer=peer))
     return await conversation.log_in(identity)
 
 
@@ -92,14 +93,15 @@ async def auth(conversation: Conversation, argument: str) -> Reply:
         if not conversation.takes_passwords:
             return _not_in_the_clear(conversation)
         return err(f"The mechanisms are {', '.join(offered)}.")
-    identity = await log_in(
-        mechanism.upper(),
-        users=server.users,
-        logins=conversation.logins,
-        peer=stream.peer,
-        challenge=conversation.challenge,
-        initial=decode_initial(initial) if initial else None,
-    )
+    with trio.fail_at(conversation.login_by):
+        identity = await log_in(
+            mechanism.upper(),
+            users=server.users,
+            logins=conversation.logins,
+            peer=stream.peer,
+            challenge=conversation.challenge,
+            initial=decode_initial(initial) if initial else None,
+        )
     return await conversation.log_in(identity)
 
 

@@ -50,7 +50,8 @@ class Conversation:
         self._logins: Logins | None = None
         self._mailbox: Mailbox | None = None
         self._held = AsyncExitStack()  # the mailbox's lock
-        self._login_by = trio.current_time() + server.pop3_timeouts.login
+        self.login_by = trio.current_time() + server.pop3_timeouts.login
+        """When who is here is to be known, at the latest."""
         self._errors = 0
 
     # What commands use
@@ -89,13 +90,17 @@ class Conversation:
 
     async def challenge(self, challenge: bytes) -> bytes:
         """Send a challenge of a login, and return the response. Raises `RemoteProtocolError`."""
-        stream = self.stream
+        stream, limits = self.stream, self.server.pop3_limits
         stream.write(b"+ " + encode_response(challenge) + b"\r\n")
-        stream.deadline = self._login_by
+        stream.deadline = self.login_by
         try:
             with stream.secret():
                 async with idle():
-                    line = await stream.receive_until(b"\n", limit=self.server.pop3_limits.response)
+                    try:
+                        line = await stream.receive_until(b"\n", limit=limits.response)
+                    except LimitExceeded:
+                        await stream.skip_until(b"\n", limit=limits.skipped)  # the rest of it is no command
+                        raise RemoteProtocolError(f"A response has at most {limits.response} bytes") from None
                     return decode_response(strip_end(line))
         finally:
             stream.deadline = math.inf
@@ -177,20 +182,22 @@ class Conversation:
         """The next command's line; None: there will be none, and what there is to say about that was said."""
         stream, limits, timeouts = self.stream, self.server.pop3_limits, self.server.pop3_timeouts
         waits_for_login = self.session.phase is Phase.AUTHORIZATION
-        stream.deadline = self._login_by if waits_for_login else trio.current_time() + timeouts.command
+        stream.deadline = self.login_by if waits_for_login else trio.current_time() + timeouts.command
         try:
             if waits_for_login:
                 await stream.flush()  # what we say is no secret
             # What comes may be one: a password with AUTH, or all at once with USER.
             with stream.secret() if waits_for_login else nullcontext():
                 async with idle():
-                    while True:
+                    while not self.is_ending:
                         try:
                             return await stream.receive_until(b"\n", limit=limits.line)
                         except LimitExceeded:
-                            self.say(err(f"A command has at most {limits.line} bytes."))
-                            self._errors += 1
+                            refusal = err(f"A command has at most {limits.line} bytes.")
+                            self.say(refusal)
+                            self._count_errors(refusal)
                             await stream.skip_until(b"\n", limit=limits.skipped)
+                    return None
             self.say(err("The service is going down: please come again.", "SYS/TEMP"))
         except (RemoteProtocolError, trio.BrokenResourceError):
             pass  # it has left, or does not find the end of a line
@@ -223,6 +230,9 @@ class Conversation:
             return err(f"{exc}.")
         except ReceiveTimeout:
             return None  # the next receive says so as well
+        except trio.TooSlowError:
+            self.is_ending = True  # it is as if nothing had come in time
+            return None
         except OSError as exc:
             return failure(exc, has_mailbox=self.session.phase is Phase.TRANSACTION)
 

@@ -9,13 +9,14 @@ Nothing stands behind the host. What is unclear is refused (`asyncnet.urls`).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from asyncnet.urls import (
     URLError,
     authority,
     check_characters,
     check_escapes,
+    decoded,
     host_and_port,
     shown,
     split_url,
@@ -25,7 +26,6 @@ from asyncnet.urls import (
 DEFAULT_PORTS = {"pop3": 110, "pop3s": 995}
 
 _ALIASES = {"pop": "pop3", "pops": "pop3s"}
-_UNSENDABLE = frozenset("\r\n\0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +63,6 @@ def parse_url(text: str) -> POP3URL:
         raise URLError(f"{shown(text)}: nothing stands behind the host")
     user, password, place = split_userinfo(text, place)
     host, port = host_and_port(text, place, DEFAULT_PORTS[scheme])
-    user = None if user is None else _decoded(user, text)
-    password = None if password is None else _decoded(password, text)
+    user = None if user is None else decoded(text, user)
+    password = None if password is None else decoded(text, password)
     return POP3URL(scheme, host, port, user, password)
-
-
-def _decoded(part: str, text: str) -> str:
-    try:
-        decoded = unquote(part, errors="strict")
-    except UnicodeDecodeError:
-        raise URLError(f"{shown(text)}: a name or a password that is no UTF-8") from None
-    if not _UNSENDABLE.isdisjoint(decoded):
-        raise URLError(f"{shown(text)}: a line end or NUL cannot be sent")
-    return decoded

@@ -136,7 +136,8 @@ class _Writer:
         self.is_international = any(address.is_international for address in addresses) or (
             subject.envelope.international and not subject.content.isascii()
         )
-        self._is_eight_bit = self.is_international or not subject.content.isascii()
+        beyond_ascii = not subject.content.isascii() or any(not _explained(fate).isascii() for fate in fates)
+        self._is_eight_bit = self.is_international or beyond_ascii
         self._boundary = f"=_{token}"
         parts = [self._words(), self._status(), self._returned()]
         self.content = b"\r\n".join(

@@ -12,18 +12,37 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from asyncnet.relay.database import lower_destinations
 from asyncnet.relay.messages import Claim, format_id
 from asyncnet.relay.rows import NONSENSE, UNREADABLE, message_of, recipient_of
 from asyncnet.relay.schedule import Schedule
 from asyncnet.relay.schema import contents, destinations, messages, recipients
-from asyncnet.relay.sql import Connection, Row, Select, delete, func, select, update
+from asyncnet.relay.sql import (
+    Connection,
+    LargeBinary,
+    Row,
+    Select,
+    Text,
+    cast,
+    delete,
+    func,
+    literal,
+    null,
+    select,
+    update,
+)
 from asyncnet.relay.statements import stop_damaged
 
 logger = logging.getLogger(__name__)
+
+LOOKED_AT = 200
+"""At how many destinations one look looks: where others have removed or held much, nothing is due at most of them after
+all, and the writer has more to do."""
 
 
 @dataclass(slots=True)
@@ -55,16 +74,19 @@ def find_due(connection: Connection, request: Claiming) -> None:
     """Find what is due."""
     request.found, request.drained, request.next_due = [], {}, math.inf  # it may be tried again
     passed_over = request.schedule.passed_over(request.now, request.per_destination)
-    while len(request.found) < request.limit:
+    looked = 0
+    while len(request.found) < request.limit and looked < LOOKED_AT:
         room = request.limit - len(request.found)
         names = list(connection.scalars(due_destinations(request.now, passed_over, room, request.only)))
         if not names:
             break
-        for name in names:
-            if len(request.found) < request.limit:
-                _claim_at(connection, request, name)
-            passed_over.add(name)
-    if len(request.found) < request.limit:
+        for name in _sound(connection, names):
+            if len(request.found) == request.limit:
+                break
+            looked += 1
+            if _claim_at(connection, request, name):
+                passed_over.add(name)
+    if len(request.found) < request.limit and looked < LOOKED_AT:
         later = select(func.min(destinations.c.next_attempt)).where(destinations.c.next_attempt > request.now)
         found = connection.scalar(later)
         request.next_due = min(request.next_due, math.inf if found is None else found)
@@ -95,7 +117,8 @@ def due_recipients(name: str, now: float, limit: int) -> Select[Any]:
     )
 
 
-def _claim_at(connection: Connection, request: Claiming, name: str) -> None:
+def _claim_at(connection: Connection, request: Claiming, name: str) -> bool:
+    """Claim what is due at a destination. Whether more looks would find it, in this transaction."""
     claimed = request.schedule.claimed_at(name)
     room = min(
         request.limit - len(request.found),
@@ -107,11 +130,11 @@ def _claim_at(connection: Connection, request: Claiming, name: str) -> None:
     if groups:
         request.found.extend(_claims(connection, name, groups[:room]))
     if len(rows) == limit or len(groups) > room:
-        return  # there is more
+        return True  # there is more
     if groups or claimed:
         request.drained[name] = _next_attempt(connection, name, request.now)
-    else:
-        _settle(connection, request, name)
+        return True
+    return _settle(connection, request, name)
 
 
 _Group: TypeAlias = tuple[int, list[Row[Any]]]
@@ -137,8 +160,10 @@ def _claims(connection: Connection, name: str, groups: Sequence[_Group]) -> Iter
     rows = {row.key: row for row in connection.execute(statement.where(messages.c.key.in_(keys)))}
     for key, found in groups:
         try:
-            message = message_of(rows[key]._mapping)
-            yield Claim(message, name, tuple(recipient_of(row._mapping) for row in found), rows[key].data)
+            message, data = message_of(rows[key]._mapping), rows[key].data
+            if not isinstance(data, bytes | None):
+                raise TypeError(f"a content that is {type(data)}")
+            yield Claim(message, name, tuple(recipient_of(row._mapping) for row in found), data)
         except NONSENSE as error:
             logger.error("message %s was set aside: %s (%r)", format_id(key), UNREADABLE, error)
             stop_damaged(connection, key, UNREADABLE)
@@ -148,28 +173,62 @@ def _next_attempt(connection: Connection, name: str, now: float) -> float:
     """When a destination has something due that is not due yet."""
     later = (recipients.c.destination == name) & (recipients.c.next_attempt > now)
     found = connection.scalar(select(func.min(recipients.c.next_attempt)).where(later))
+    if not isinstance(found, float | int | None):
+        return _NONSENSE
     return math.inf if found is None else found
 
 
-def _settle(connection: Connection, request: Claiming, name: str) -> None:
-    """Nothing is due at a destination, and nothing is claimed: say when there will be."""
+_NONSENSE = sys.float_info.max
+"""A time that is no number, which SQLite finds greater than all: farther away than any pause leads."""
+
+
+def _settle(connection: Connection, request: Claiming, name: str) -> bool:
+    """Nothing is due at a destination, and nothing is claimed: say when there will be. Whether that is now."""
     when = _next_attempt(connection, name, request.now)
     if when == math.inf:
         connection.execute(delete(destinations).where(destinations.c.name == name))
     elif when > request.farthest:
         _bring_forward(connection, name, request.now, request.farthest)
         request.next_due = request.now
+        return True
     else:
         connection.execute(update(destinations).where(destinations.c.name == name).values(next_attempt=when))
+    return False
 
 
 def correct_plans(connection: Connection, now: float, farthest: float) -> None:
     """Have due now what is planned farther away than any pause leads: the clock was ahead when that was done.
 
-    A destination that has something due earlier, too, is corrected when that is done with.
+    A destination that has something due earlier, too, is corrected when that is done with. And one that `destinations`
+    does not know, because the disk has changed its name, is looked at: mail that nobody looks for is lost.
     """
-    for name in list(connection.scalars(select(destinations.c.name).where(destinations.c.next_attempt > farthest))):
+    lower_destinations(connection, dict.fromkeys(_sound(connection, list(connection.scalars(_unknown()))), 0.0))
+    late = select(destinations.c.name).where(destinations.c.next_attempt > farthest)
+    for name in _sound(connection, list(connection.scalars(late))):
         _bring_forward(connection, name, now, farthest)
+
+
+def _unknown() -> Select[Any]:
+    """Where recipients are, and `destinations` does not say so: by a seek for each, however many are there."""
+    there = select(func.min(recipients.c.destination).label("name")).cte("there", recursive=True)
+    following = select(func.min(recipients.c.destination)).where(recipients.c.destination > there.c.name)
+    there = there.union_all(select(following.scalar_subquery()).where(there.c.name.is_not(null())))
+    return select(there.c.name).where(there.c.name.is_not(null()), there.c.name.not_in(select(destinations.c.name)))
+
+
+def _sound(connection: Connection, names: Iterable[str]) -> Iterator[str]:
+    """Those of the names that are text. What is planned at another one is looked for at the destination "" from now on:
+    where it goes is known by its address."""
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            damaged = cast(literal(name.encode(errors="surrogateescape"), LargeBinary), Text)
+            connection.execute(update(recipients).where(recipients.c.destination == damaged).values(destination=""))
+            connection.execute(delete(destinations).where(destinations.c.name == damaged))
+            lower_destinations(connection, {"": 0.0})
+        else:
+            yield name
 
 
 def _bring_forward(connection: Connection, name: str, now: float, farthest: float) -> None:

@@ -78,6 +78,8 @@ class Database:
             _look_for(path)
         try:
             raw = sqlite3.connect(path, timeout=LOCK_PATIENCE, isolation_level=None, check_same_thread=False)
+            # A text that the disk has changed is its row's misfortune (`rows`), and no statement's that meets it.
+            raw.text_factory = _decode
             try:
                 version = _check_ours(raw, path)
                 _configure(raw, path)
@@ -152,6 +154,10 @@ def _look_for(path: str) -> None:
 
 
 _OWNER_ALONE = "a queue is for the user that its relay runs as"
+
+
+def _decode(text: bytes) -> str:
+    return text.decode("utf-8", "surrogateescape")
 
 
 def _make_private(path: str) -> None:

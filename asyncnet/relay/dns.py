@@ -60,22 +60,22 @@ class DNSResolver:
 
     async def addresses(self, host: str) -> Sequence[IPAddress]:
         found: list[IPAddress] = []
-        failure: DNSFailure | None = None
+        failures: list[DNSFailure | NoSuchName] = []
 
         async def look_up(kind: str) -> None:
-            nonlocal failure
             try:
                 answer = await self._ask(host, kind)
-            except DNSFailure as exc:
-                failure = exc
+            except (DNSFailure, NoSuchName) as exc:
+                failures.append(exc)
             else:
                 found.extend(ipaddress.ip_address(record.address) for record in answer or ())
 
         async with trio.open_nursery() as nursery:
             for kind in ("A", "AAAA"):
                 nursery.start_soon(look_up, kind)
-        if failure is not None and not found:
-            raise failure
+        if failures and not found:
+            # One that says nothing goes first: the name may be there all the same.
+            raise min(failures, key=lambda failure: isinstance(failure, NoSuchName))
         return found
 
     async def _ask(self, name: str, kind: str) -> Answer | None:

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import aclosing
-from dataclasses import replace
 
 import trio
 
 from asyncnet.mailbox.storage import Incoming, Mailboxes
 from asyncnet.per_run import once_per_run
 from asyncnet.printable import printable
-from asyncnet.relay.messages import DamagedContent, Gone
 from asyncnet.relay.targets import Parcel, Verdict
 from asyncnet.replies import Reply
 from asyncnet.smtp.envelope import Recipient
@@ -48,30 +46,20 @@ class MailboxTarget:
         """There is nothing to close."""
         await trio.lowlevel.checkpoint()
 
-    async def hand_over(self, parcel: Parcel) -> Sequence[Verdict]:
-        verdicts: list[Verdict] = []
+    async def hand_over(self, parcel: Parcel, verdicts: dict[int, Verdict]) -> None:
         for begin in range(0, len(parcel.recipients), AT_ONCE):
-            some = replace(parcel, recipients=parcel.recipients[begin : begin + AT_ONCE])
-            try:
-                async with _limiter():
-                    verdicts += await self._deliver(some)
-            except OSError as exc:  # of the content's file
-                verdicts += [_failed(recipient, exc) for recipient in some.recipients]
-            except (DamagedContent, Gone):
-                if not verdicts:
-                    raise
-                verdicts += [Verdict(_LOST) for _ in some.recipients]  # the others have it
-        return verdicts
+            async with _limiter():
+                await self._deliver(parcel, range(begin, min(begin + AT_ONCE, len(parcel.recipients))), verdicts)
 
-    async def _deliver(self, parcel: Parcel) -> Sequence[Verdict]:
-        verdicts: dict[int, Verdict] = {}
+    async def _deliver(self, parcel: Parcel, indexes: Iterable[int], verdicts: dict[int, Verdict]) -> None:
+        """Copy it into the mailboxes of these recipients."""
         begun: dict[int, Incoming] = {}
         try:
-            for index, recipient in enumerate(parcel.recipients):
+            for index in indexes:
                 try:
-                    begun[index] = await self._begin(recipient)
+                    begun[index] = await self._begin(parcel.recipients[index])
                 except (LookupError, OSError) as exc:
-                    verdicts[index] = _failed(recipient, exc)
+                    verdicts[index] = _failed(parcel.recipients[index], exc)
             await self._write(parcel, begun, verdicts)
             for index in list(begun):
                 incoming = begun.pop(index)
@@ -84,7 +72,6 @@ class MailboxTarget:
         finally:
             for incoming in begun.values():
                 await incoming.abort()
-        return [verdicts[index] for index in range(len(parcel.recipients))]
 
     async def _begin(self, recipient: Recipient) -> Incoming:
         mailbox = await self._mailboxes.of(recipient.address.local)
@@ -107,9 +94,6 @@ class MailboxTarget:
             except OSError as exc:
                 verdicts[index] = _failed(parcel.recipients[index], exc)
                 await begun.pop(index).abort()
-
-
-_LOST = coded(451, "4.3.0", "The message in the queue is damaged.")
 
 
 def _failed(recipient: Recipient, exc: LookupError | OSError) -> Verdict:

@@ -123,5 +123,9 @@ class DamagedContent(Exception):
     """A message's content is not what came in. The queue has set it aside."""
 
 
+class UnreadableContent(Exception):
+    """A message's content cannot be read now: the disk fails, or somebody has taken the right to. It stays queued."""
+
+
 class Gone(Exception):
     """A message that was claimed has been removed from the queue meanwhile, by its administrator."""

@@ -40,7 +40,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from os import PathLike
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import trio
 
@@ -49,7 +49,7 @@ from asyncnet.relay.claiming import Claiming, correct_plans, find_due
 from asyncnet.relay.database import Database
 from asyncnet.relay.incoming import QueueTransaction, in_thread, no_room
 from asyncnet.relay.limits import QueueLimits
-from asyncnet.relay.messages import Arrival, Claim, DamagedContent, Gone, Outcome, State
+from asyncnet.relay.messages import Arrival, Claim, DamagedContent, Gone, Outcome, State, UnreadableContent
 from asyncnet.relay.retry import RetryPolicy
 from asyncnet.relay.schedule import Schedule
 from asyncnet.relay.spool import Spool, checksum_of, new_checksum
@@ -58,6 +58,8 @@ from asyncnet.relay.statements import (
     Recording,
     SettingAside,
     Watching,
+    correct_arrivals,
+    first_key,
     greatest_key,
     insert_arrivals,
     known,
@@ -76,6 +78,8 @@ WATCH_EVERY = 1.0
 
 Request: TypeAlias = Insertion | Recording | SettingAside | Claiming | Watching
 
+T = TypeVar("T")
+
 
 def by_domain(address: MailAddress) -> str:
     """The destination of an address where each domain is one."""
@@ -91,6 +95,16 @@ def queue_clock() -> Callable[[], float]:
     """A clock that shows the wall clock's time of now and does not follow its steps."""
     offset = time.time() - _time_that_passes()
     return lambda: offset + _time_that_passes()
+
+
+async def _read_in_thread(claim: Claim, function: Callable[..., T], *args: object) -> T:
+    try:
+        return await in_thread(function, *args)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        logger.error("message %s cannot be read: %s", claim.message.id, error)
+        raise UnreadableContent(f"{claim.message.id}: {error.strerror}") from error
 
 
 @asynccontextmanager
@@ -132,6 +146,7 @@ def _open(spool: Spool, now: float, retry: RetryPolicy) -> tuple[Database, int, 
         spool.sync()
         with database.transaction() as connection:
             correct_plans(connection, now, now + retry.longest)
+            correct_arrivals(connection, now, first_key(now), now + retry.expiry)
             last_key = greatest_key(connection)
             orphans = spool.remove_orphans(lambda keys: known(connection, keys))
         if orphans:
@@ -213,8 +228,8 @@ class Queue:
         )
 
     def _new_key(self) -> int:
-        """Greater than all before: the time in milliseconds, and chance, so that nobody guesses how many there are."""
-        drawn = int(self.clock() * 1000) << 18 | random.getrandbits(18)
+        """Greater than all before: the time, and chance, so that nobody guesses how many there are."""
+        drawn = first_key(self.clock()) | random.getrandbits(18)
         self._last_key = max(drawn, self._last_key + 1)
         return self._last_key
 
@@ -250,7 +265,8 @@ class Queue:
         """The content, piece by piece; whoever does not take all of it closes the generator.
 
         Raises `DamagedContent`, always before the last piece, if it is not what came in: the message has been set aside
-        then, and the claim is over. Raises `Gone`, before any piece, if the message was removed meanwhile.
+        then, and the claim is over. Raises `Gone`, before any piece, if the message was removed meanwhile, and
+        `UnreadableContent` where the disk does not give it.
         """
         if not claim.message.in_file:
             data = claim.data or b""
@@ -260,15 +276,15 @@ class Queue:
                 yield data
             return
         try:
-            reader = await in_thread(self._spool.open, claim.message.key)
+            reader = await _read_in_thread(claim, self._spool.open, claim.message.key)
         except FileNotFoundError:
             raise await self._set_aside(claim, "its content file is missing") from None
         try:
             checksum = new_checksum()
-            piece = await in_thread(reader.read)
+            piece = await _read_in_thread(claim, reader.read)
             while True:
                 checksum.update(piece)
-                following = await in_thread(reader.read)
+                following = await _read_in_thread(claim, reader.read)
                 if not following and checksum.hexdigest() != claim.message.checksum:
                     raise await self._set_aside(claim, "its content file has changed")
                 yield piece
@@ -293,7 +309,9 @@ class Queue:
         chance = random.random()  # one for all: what failed together may go together next time
         attempts = {recipient.position: recipient.attempts + 1 for recipient in claim.recipients}
         next_attempts = {
-            outcome.position: now + self.retry.pause(attempts[outcome.position], chance)
+            outcome.position: self.retry.next_attempt(
+                now=now, expires=claim.message.expires, attempts=attempts[outcome.position], chance=chance
+            )
             for outcome in outcomes
             if outcome.state is State.PENDING
         }
@@ -319,7 +337,10 @@ class Queue:
     async def _set_aside(self, claim: Claim, reason: str) -> DamagedContent | Gone:
         """What is to be raised of a content that is not as it was: it may have been removed."""
         request = SettingAside(claim, reason)
-        await self._writer.submit(request)
+        try:
+            await self._writer.submit(request)
+        except OSError as error:
+            raise UnreadableContent(f"{claim.message.id}: {reason}, and that cannot be noted: {error}") from error
         message = claim.message
         if not request.was_there:
             return Gone(f"{message.id} was removed from the queue")

@@ -18,7 +18,6 @@ from asyncnet.relay.queue import Queue
 from asyncnet.relay.targets import Verdict
 from asyncnet.smtp.delivery import Client
 from asyncnet.smtp.envelope import Returned
-from asyncnet.smtp.wire import split_enhanced
 from asyncnet.transports.address import NOWHERE
 
 logger = logging.getLogger("asyncnet.relay")
@@ -86,7 +85,7 @@ class Reporter:
     def _judge(self, claim: Claim, queued: QueuedRecipient, verdict: Verdict) -> tuple[Outcome, Fate | None]:
         """What is to be noted of one recipient, and what is to be said."""
         now, retry, message = self._queue.clock(), self._queue.retry, claim.message
-        status = split_enhanced(verdict.reply)[0] or f"{verdict.reply.code // 100}.0.0"
+        status = verdict.reply.enhanced or f"{verdict.reply.code // 100}.0.0"
         state, action = State.PENDING, None
         if verdict.reply.is_success:
             state = State.DELIVERED
@@ -94,7 +93,12 @@ class Reporter:
                 action = Action.DELIVERED if verdict.is_delivered else Action.RELAYED
         elif verdict.reply.is_permanent_failure:
             state, action = State.FAILED, Action.FAILED
-        elif retry.is_given_up(expires=message.expires, attempts=queued.attempts + 1, now=now):
+        elif retry.is_given_up(
+            expires=message.expires,
+            attempts=queued.attempts + 1,
+            now=now,
+            before=message.arrived if queued.last_attempt is None else queued.last_attempt,
+        ):
             state, action, status = State.FAILED, Action.FAILED, EXPIRED
         elif retry.is_warning_due(arrived=message.arrived, now=now, warned=queued.warned):
             action = Action.DELAYED

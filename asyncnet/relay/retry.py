@@ -27,8 +27,8 @@ class RetryPolicy:
     expiry: float = 5 * 24 * HOUR
     """The age at which a message is given up: RFC 5321 asks for at least 4 or 5 days."""
     least_attempts: int = 6
-    """Without so many attempts nothing is given up, whatever its age: a machine that was off for a week, or whose
-    clock has jumped ahead, would else give up what it has hardly tried."""
+    """Without so many attempts nothing is given up that was not tried shortly before, either: a machine that was off
+    for a week, or whose clock has jumped ahead, would else give up what it has hardly tried."""
 
     def __post_init__(self) -> None:
         check_times(self)
@@ -43,9 +43,18 @@ class RetryPolicy:
         doublings = min(max(attempts, 1) - 1, 64)  # past that a float could overflow, and `longest` holds long before
         return min(self.first * 2.0**doublings, self.longest) * (1 - self.jitter * chance)
 
-    def is_given_up(self, *, expires: float, attempts: int, now: float) -> bool:
-        """Whether a recipient who could not be reached, at the last of `attempts`, is not tried again."""
-        return now >= expires and attempts >= self.least_attempts
+    def next_attempt(self, *, now: float, expires: float, attempts: int, chance: float) -> float:
+        """When the next one is, after so many: at the latest when the message expires, if it has not yet."""
+        planned = now + self.pause(attempts, chance)
+        return min(planned, expires) if now < expires else planned
+
+    def is_given_up(self, *, expires: float, attempts: int, now: float, before: float) -> bool:
+        """Whether a recipient who could not be reached, at the last of `attempts`, is not tried again.
+
+        `before` is when the attempt before that was, or else when the message came.
+        """
+        was_at_work = before < expires and now - before <= 2 * self.longest
+        return now >= expires and (was_at_work or attempts >= self.least_attempts)
 
     def is_warning_due(self, *, arrived: float, now: float, warned: bool) -> bool:
         """Whether a sender who has not been warned yet of a recipient should be."""

@@ -24,6 +24,7 @@ from typing import Protocol
 import trio
 
 from asyncnet.smtp.address import IPAddress, ascii_domain, parse_literal
+from asyncnet.transports.own import is_own
 
 SMTP_PORT = 25
 
@@ -97,18 +98,24 @@ class Finder(Protocol):
 class Ourselves:
     """Who we are, so that mail is not sent in circles.
 
-    `names` are the hosts under which others know us, `addresses` those at which we take mail.
+    `names` are the hosts under which others know us, `addresses` those at which we take mail; `everywhere` says that we
+    take it at every address of this machine.
     """
 
-    def __init__(self, names: Iterable[str] = (), addresses: Iterable[str | IPAddress] = ()) -> None:
+    def __init__(
+        self, names: Iterable[str] = (), addresses: Iterable[str | IPAddress] = (), *, everywhere: bool = False
+    ) -> None:
         self._names = frozenset(name.lower().rstrip(".") for name in names)
         self._addresses = frozenset(_unmapped(ipaddress.ip_address(address)) for address in addresses)
+        self._everywhere = everywhere
 
     def is_name(self, host: str) -> bool:
         return host in self._names
 
     def is_any(self, addresses: Collection[IPAddress]) -> bool:
-        return not self._addresses.isdisjoint(addresses)
+        if not self._addresses.isdisjoint(addresses):
+            return True
+        return self._everywhere and any(is_own(str(address)) for address in addresses)
 
 
 def is_public(address: IPAddress) -> bool:

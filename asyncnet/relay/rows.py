@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from types import NoneType
 from typing import Any
 
 from asyncnet.auth.identity import Identity
@@ -48,6 +49,7 @@ def message_row(message: QueuedMessage) -> dict[str, object]:
 
 def message_of(row: Mapping[Any, Any]) -> QueuedMessage:
     """The message that has this row."""
+    _check(row, arrived=(int, float), expires=(int, float), size=(int,), checksum=(str,))
     local = row["sender_local"]
     sender = None if local is None else MailAddress(local, row["sender_domain"])
     return QueuedMessage(
@@ -133,6 +135,8 @@ def _recipient_row(key: int, queued: QueuedRecipient) -> dict[str, object]:
 
 def recipient_of(row: Mapping[Any, Any]) -> QueuedRecipient:
     """The recipient who has this row."""
+    time = (int, float, NoneType)
+    _check(row, position=(int,), attempts=(int,), next_attempt=time, last_attempt=time, local=(str,), domain=(str,))
     recipient = Recipient(
         MailAddress(row["local"], row["domain"]),
         frozenset(Notify(value) for value in row["notify"].split(",") if value),
@@ -151,6 +155,16 @@ def recipient_of(row: Mapping[Any, Any]) -> QueuedRecipient:
         remote=_decode_text(row["remote"]),
         warned=row["warned"],
     )
+
+
+def _check(row: Mapping[Any, Any], **kinds: tuple[type, ...]) -> None:
+    """Refuse values that no row of ours has: there may be any bytes in a text, and anything in any column."""
+    for name, kind in kinds.items():
+        if not isinstance(row[name], kind):
+            raise TypeError(f"{name} is {row[name]!r}")
+    for value in row.values():
+        if isinstance(value, str) and not value.isascii():
+            value.encode()  # raises for what was no UTF-8: see `database`
 
 
 def encode_text(text: str | None) -> str | None:

@@ -17,11 +17,13 @@ What could go wrong, and why it does not:
   leaves its claim to the others of its lane, and no further one begins for a while. Only the last one calls a host
   down.
 - *Many hosts keep us waiting*: whoever asks for a report, or is told of a failure, chooses the host that we wait for.
-  So only a part of what can be handed over at once goes to such hosts, and mailboxes are not kept from their mail.
+  So only a part of what can be handed over at once goes to such hosts, and mailboxes are not kept from their mail; and
+  only a part of that are reports, which strangers can have us send, and users are not kept from theirs.
 - *The queue holds more than memory.* No more claims are out than `RelayLimits.deliveries`, and of one destination only
   a part of them.
 - *An outcome is known and cannot be noted*, because the disk is full: the worker waits until it can. Forgetting it
-  would deliver the message twice.
+  would deliver the message twice. For the same reason an attempt that is cut off when the relay ends leaves what it
+  knows already, which is noted behind it.
 - *The queue cannot be read*, because the disk is full or somebody holds the database: later it can. The server goes on
   meanwhile, and says 452 or 451 itself.
 - *A mistake of ours in one message* is logged and puts that message off. The others go on.
@@ -32,8 +34,8 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from os import PathLike
@@ -46,7 +48,7 @@ from trio.lowlevel import ParkingLot
 from asyncnet.errors import ConfigurationError
 from asyncnet.limits import check_sizes, check_times
 from asyncnet.relay.limits import QueueLimits
-from asyncnet.relay.messages import Claim, DamagedContent, Gone, QueuedRecipient
+from asyncnet.relay.messages import Claim, DamagedContent, Gone, QueuedRecipient, UnreadableContent
 from asyncnet.relay.queue import Queue, open_queue
 from asyncnet.relay.reporter import Reporter
 from asyncnet.relay.retry import RetryPolicy
@@ -69,6 +71,9 @@ class RelayLimits:
     elsewhere: int = 150
     """How many of them go to hosts that the DNS names, where anybody can have us wait: the others are for mailboxes and
     for hosts that the administrator has named."""
+    reports: int = 50
+    """How many of these are reports, and other mail without a sender: anybody can have us send one to any host, by mail
+    for a mailbox here. What is one too many is tried again later."""
     per_destination: int = 20
     """How many of them go to one destination, each on a connection of its own: other hosts count connections, too."""
 
@@ -87,7 +92,7 @@ class RelayTimes:
     again: float = 10.0
     """Before an outcome that could not be noted is noted again."""
     end: float = 10.0
-    """For what is being handed over when the relay ends, and for goodbyes."""
+    """For what is being handed over when the relay ends, then for noting what became of it, then for goodbyes."""
 
     def __post_init__(self) -> None:
         check_times(self)
@@ -181,8 +186,10 @@ class Relay:
         self._named = routes.named
         self._out = 0  # claims
         self._elsewhere = 0  # those of them that are for hosts that nobody has named
+        self._reports = 0  # those of these that nobody has sent
         self._has_room = trio.Event()
-        self._work_scopes: set[trio.CancelScope] = set()
+        self._attempts: set[trio.CancelScope] = set()
+        self._noting: set[trio.CancelScope] = set()  # those who note afterwards what has become of their attempt
         self._stack = AsyncExitStack()
         self._queue: Queue | None = None
 
@@ -249,8 +256,11 @@ class Relay:
         for lane in self._lanes.values():
             for claim in lane.close():
                 self.queue.release(claim)
-        for scope in self._work_scopes:
-            scope.deadline = trio.current_time() + self._times.end
+        now = trio.current_time()
+        for scope in self._attempts:
+            scope.deadline = now + self._times.end
+        for scope in self._noting:
+            scope.deadline = now + 2 * self._times.end
 
     def _send_out(self, claim: Claim, nursery: trio.Nursery) -> None:
         # Not the claim's destination: the routes may have become others since the message came.
@@ -258,15 +268,23 @@ class Relay:
         lane = self._lanes.setdefault(destination, _Lane(destination))
         self._out += 1
         self._elsewhere += destination not in self._named
+        if self._is_report(claim, destination):
+            if self._reports >= self._limits.reports:
+                nursery.start_soon(self._put_off, claim, destination)
+                return
+            self._reports += 1
         most = self._limits.per_destination if lane.full_until <= trio.current_time() else 1
         if lane.put(claim) and lane.workers < most:
             lane.workers += 1
             nursery.start_soon(self._work, lane)
 
+    def _is_report(self, claim: Claim, destination: str) -> bool:
+        """Whether it is one, for a host that whoever has caused it has chosen."""
+        return claim.message.envelope.sender is None and destination not in self._named
+
     async def _work(self, lane: _Lane) -> None:
         courier = self._routes.target(lane.destination).courier()
-        with trio.CancelScope(shield=True) as scope:  # `_end` gives it a deadline
-            self._work_scopes.add(scope)
+        with self._until_end(self._noting):
             try:
                 while (claim := await lane.next(self._times.idle)) is not None:
                     lane.busy += 1
@@ -277,14 +295,22 @@ class Relay:
                     if not is_over:
                         lane.put_back(claim, trio.current_time() + self._times.down)
                         break
-                    self._out -= 1
-                    self._elsewhere -= lane.destination not in self._named
-                    self._has_room.set()
+                    self._reports -= self._is_report(claim, lane.destination)
+                    self._is_over(lane.destination)
             finally:
                 lane.workers -= 1
-                self._work_scopes.discard(scope)
                 with trio.CancelScope(deadline=trio.current_time() + self._times.end, shield=True):
                     await courier.aclose()
+
+    @contextmanager
+    def _until_end(self, scopes: set[trio.CancelScope]) -> Iterator[None]:
+        """What is in the block goes on when the relay ends, until the deadline that `_end` gives it."""
+        with trio.CancelScope(shield=True) as scope:
+            scopes.add(scope)
+            try:
+                yield
+            finally:
+                scopes.discard(scope)
 
     async def _attend(self, lane: _Lane, courier: Courier, claim: Claim) -> bool:
         """Hand over one claim, and note what came of it. False: nothing was done, and others of the lane can do it."""
@@ -295,51 +321,94 @@ class Relay:
             claim.message.size,
             partial(self.queue.read, claim),
         )
-        reporter, is_settled = Reporter(self.queue, self._host), False
-        note = reporter.note
+        verdicts: dict[int, Verdict] = {}
+        is_settled = False
         try:
-            verdicts = await self._verdicts(lane, courier, parcel, claim.message.id)
-            if verdicts is None:
-                is_settled = True
-                return False
-            while not is_settled:
-                try:
-                    await note(claim, mine, verdicts)
+            try:
+                if not await self._hand_over(lane, courier, parcel, verdicts, claim.message.id):
                     is_settled = True
-                except (Refused, OSError) as exc:
-                    logger.error("%s: what became of it cannot be noted: %s", claim.message.id, exc)
-                    await trio.sleep(self._times.again)
-                except (DamagedContent, Gone):
-                    note = reporter.note_only  # the queue has said so; who has the message is crossed off all the same
-                except Exception:
-                    logger.exception("%s: what became of it cannot be reported", claim.message.id)
-                    if note == reporter.note_only:
-                        await trio.sleep(self._times.again)
-                    note = reporter.note_only
-        except (DamagedContent, Gone):
-            is_settled = True  # the queue has noted that, and said so
+                    return False
+            except (DamagedContent, Gone):
+                is_settled = not verdicts  # the queue has noted that, and said so
+            if verdicts:
+                await self._note(claim, [mine[index] for index in verdicts], list(verdicts.values()))
+                is_settled = True
         finally:
             if not is_settled:
                 self.queue.release(claim)
         return True
 
+    async def _note(self, claim: Claim, recipients: Sequence[QueuedRecipient], verdicts: Sequence[Verdict]) -> None:
+        """Have the queue know of it, however long that takes."""
+        reporter = Reporter(self.queue, self._host)
+        note = reporter.note
+        while True:
+            try:
+                await note(claim, recipients, verdicts)
+                return
+            except (Refused, OSError) as exc:
+                logger.error("%s: what became of it cannot be noted: %s", claim.message.id, exc)
+                await trio.sleep(self._times.again)
+            except (DamagedContent, Gone, UnreadableContent):
+                note = reporter.note_only  # the queue has said so; who has the message is crossed off all the same
+            except Exception:
+                logger.exception("%s: what became of it cannot be reported", claim.message.id)
+                if note == reporter.note_only:
+                    await trio.sleep(self._times.again)
+                note = reporter.note_only
+
     def _is_of(self, lane: _Lane, queued: QueuedRecipient) -> bool:
         return self._routes.destination_of(queued.recipient.address) == lane.destination
 
-    async def _verdicts(self, lane: _Lane, courier: Courier, parcel: Parcel, id: str) -> Sequence[Verdict] | None:
-        """What became of a parcel; None: this worker does not get to the host, and others of the lane may."""
+    async def _hand_over(
+        self, lane: _Lane, courier: Courier, parcel: Parcel, verdicts: dict[int, Verdict], id: str
+    ) -> bool:
+        """Find out what becomes of a parcel, as far as the relay's end leaves time for that.
+
+        False: this worker does not get to the host, and others of the lane may.
+        """
+        failure = _FAILURE
         if lane.down is None or lane.down_until <= trio.current_time() or lane.asked != self.queue.changes_of_others:
             lane.down, lane.asked = None, self.queue.changes_of_others
             try:
-                return await courier.hand_over(parcel)
+                with self._until_end(self._attempts):
+                    await courier.hand_over(parcel, verdicts)
+                return True
             except Unreachable as exc:
                 if lane.workers > 1 and not lane.is_closed:
-                    return None
+                    return False
                 lane.down, lane.down_until = exc, trio.current_time() + self._times.down
             except (DamagedContent, Gone):
                 raise
+            except UnreadableContent:
+                failure = _UNREADABLE  # the queue has said so
             except Exception:
                 # As in a service's guard: a mistake of ours is one message's misfortune, and the log's.
                 logger.exception("%s: it could not be handed over to %s", id, lane.destination)
-                return [Verdict(coded(451, "4.3.0", "An internal error.")) for _ in parcel.recipients]
-        return [Verdict(lane.down.reply, lane.down.host) for _ in parcel.recipients]
+        if lane.down is not None:
+            failure = Verdict(lane.down.reply, lane.down.host)
+        for index in range(len(parcel.recipients)):
+            verdicts.setdefault(index, failure)
+        return True
+
+    async def _put_off(self, claim: Claim, destination: str) -> None:
+        """Have a report wait that is one too many. Cancelled, it is due at once."""
+        is_noted = False
+        try:
+            await self._note(claim, claim.recipients, [_ONE_TOO_MANY] * len(claim.recipients))
+            is_noted = True
+        finally:
+            if not is_noted:
+                self.queue.release(claim)
+        self._is_over(destination)
+
+    def _is_over(self, destination: str) -> None:
+        """There is room for another claim."""
+        self._out -= 1
+        self._elsewhere -= destination not in self._named
+        self._has_room.set()
+
+
+_FAILURE = Verdict(coded(451, "4.3.0", "An internal error."))
+_UNREADABLE = Verdict(coded(451, "4.3.0", "The message cannot be read from the queue."))
+_ONE_TOO_MANY = Verdict(coded(451, "4.3.2", "Other reports go first."))

@@ -1,11 +1,12 @@
-"""Other hosts: a parcel goes to the first of a destination's that takes connections. RFC 5321 section 5, RFC 2033.
+"""Other hosts: a parcel goes to the first of a destination's that takes it. RFC 5321 section 5, RFC 2033.
 
 What could go wrong, and why it does not:
 
 - *A connection that was kept for the next message has died meanwhile*, or the host says goodbye on it: a new one is
   made at once.
-- *A host takes connections and breaks them off, or says 421.* The next one is tried in the same attempt: else the worst
-  of a domain's hosts would keep its mail from the others (RFC 5321 section 5.1).
+- *A host takes connections and breaks them off, or says "not now"* to all or some. The next one is tried in the same
+  attempt, for those who were put off: else the worst of a domain's hosts would keep its mail from the others (RFC 5321
+  section 5.1). What is refused for ever is not asked elsewhere.
 - *It breaks behind the final dot.* Whether the message was taken is unknown, so it is sent again later (RFC 5321
   section 6.1): twice is better than never.
 - *Our own mistake bounces everybody's mail*: a wrong password, a certificate that has expired. What a host refuses
@@ -19,14 +20,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import trio
 
 from asyncnet.errors import AsyncnetError, LocalProtocolError
 from asyncnet.relay.conversion import Inconvertible, to_seven_bits
-from asyncnet.relay.messages import DamagedContent, Gone
 from asyncnet.relay.routing import Finder, NoRoute
 from asyncnet.relay.targets import Parcel, Unreachable, Verdict
 from asyncnet.replies import Reply
@@ -46,7 +46,7 @@ from asyncnet.smtp.client_content import Source
 from asyncnet.smtp.client_limits import SMTPClientTimeouts
 from asyncnet.smtp.envelope import Body, Envelope, Recipient
 from asyncnet.smtp.extensions import Extensions
-from asyncnet.smtp.wire import coded, split_enhanced
+from asyncnet.smtp.wire import coded
 
 if TYPE_CHECKING:
     import ssl
@@ -62,8 +62,16 @@ PER_CONNECTION = 100
 MOST_HOSTS = 10
 """How many addresses are tried for one attempt, so that a long list of dead ones does not hold a worker for an hour."""
 
+MOST_ASKED = 3
+"""How many hosts hear of a message in one attempt: RFC 5321 section 5.1 asks for two at least, and those who greylist
+would be asked in vain."""
+
 PATIENCE = 600.0
 """How long, in seconds, one attempt goes on to other hosts and other transactions: each may keep us for minutes."""
+
+LONGEST_HELLO = 600.0
+"""How long, in seconds, a host may take before it can be given a message: connection, greeting, TLS and login have
+minutes each."""
 
 LONGEST = 3600.0
 """How long, in seconds, a transaction may take, whatever comes from the host meanwhile: it could take its five minutes
@@ -138,6 +146,42 @@ def _name_of(host: str, address: str) -> str:
     return address if host.startswith("[") else host
 
 
+@dataclass(slots=True)
+class _Way:
+    """Where one attempt leads."""
+
+    until: float
+    """When it goes on to nobody else."""
+    doors: list[Door] | None = None
+    """Those that are left, the best first; None: nobody has looked for them yet, since a kept connection may do."""
+    asked: set[str] = field(default_factory=set)
+    """The hosts that have heard of the message, and said of each recipient what they have to say."""
+    is_begun: bool = False
+
+    def next(self) -> Door | None:
+        """The next one to try; None if there is none, or no time."""
+        while self.doors and not (self.is_begun and trio.current_time() >= self.until):
+            door = self.doors.pop(0)
+            if door.url.host not in self.asked:
+                self.is_begun = True
+                return door
+        return None
+
+    def go_back(self, door: Door) -> None:
+        """Have that one tried again, on another connection."""
+        self.is_begun = True
+        if self.doors is not None:
+            self.doors.insert(0, door)
+
+
+class _BrokenOff(Exception):
+    """A host has not decided, and has taken nothing."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(str(verdict.reply))
+        self.verdict = verdict
+
+
 class SMTPCourier:
     """Hands over parcels on one connection after the other."""
 
@@ -146,7 +190,7 @@ class SMTPCourier:
         self._manners = manners
         self._stack = AsyncExitStack()  # holds the connection
         self._client: SMTPClient | None = None
-        self._host = ""
+        self._door: Door  # where it leads, or the last one did
 
     async def aclose(self) -> None:
         self._client = None
@@ -167,21 +211,27 @@ class SMTPCourier:
         except NoRoute as exc:
             raise Unreachable(coded(_code_for(exc), exc.enhanced, f"{exc}.")) from exc
 
-    async def _connect(self, doors: list[Door]) -> SMTPClient:
-        """A new connection to the first that takes one; it and those before it leave `doors`. Raises `Unreachable`."""
-        await self.aclose()
+    async def _connect(self, way: _Way) -> None:
+        """Have a connection to a host that was not asked yet: the one that there is, or to the first that takes one.
+
+        Raises `Unreachable`.
+        """
+        if self._is_connected and self._door.url.host not in way.asked:
+            return
+        if way.doors is None:
+            way.doors = await self._find_doors()
         failures: list[tuple[Door, BaseException]] = []
-        until = trio.current_time() + PATIENCE
-        while doors and (not failures or trio.current_time() < until):
-            door = doors.pop(0)
+        while (door := way.next()) is not None:
+            await self.aclose()
             try:
-                client = await self._stack.enter_async_context(self._connection(door))
-            except (AsyncnetError, OSError, trio.BrokenResourceError) as exc:
-                logger.info("%s: no connection: %s", _shown(door), exc)
+                with trio.fail_after(LONGEST_HELLO):
+                    self._client = await self._stack.enter_async_context(self._connection(door))
+            except (AsyncnetError, OSError, *_BROKEN) as exc:
+                logger.info("%s: no connection: %s", _shown(door), str(exc) or "it took too long")
                 failures.append((door, exc))
             else:
-                self._client, self._host = client, door.url.host or str(door.url)
-                return client
+                self._door = door
+                return
         raise _unreachable(failures)
 
     def _connection(self, door: Door) -> AbstractAsyncContextManager[SMTPClient]:
@@ -197,67 +247,68 @@ class SMTPCourier:
 
     # Parcels
 
-    async def hand_over(self, parcel: Parcel) -> Sequence[Verdict]:
+    async def hand_over(self, parcel: Parcel, verdicts: dict[int, Verdict]) -> None:
         # What the message has now, and not what its client has announced: a host goes by it.
         parcel = replace(parcel, envelope=replace(parcel.envelope, size=parcel.size))
-        verdicts: dict[int, Verdict] = {}
-        until = trio.current_time() + PATIENCE
-        while left := [index for index in range(len(parcel.recipients)) if index not in verdicts]:
+        way, left = _Way(trio.current_time() + PATIENCE), list(range(len(parcel.recipients)))
+        try:
+            for _ in range(MOST_ASKED):
+                if left:
+                    await self._connect(way)
+                    left = await self._ask(parcel, left, way, verdicts)
+        except Unreachable:
+            if not verdicts:
+                raise  # else there is a host, and it may do better the next time
+
+    async def _ask(self, parcel: Parcel, left: list[int], way: _Way, verdicts: dict[int, Verdict]) -> list[int]:
+        """Hand it to the host that there is a connection to, in as many transactions as that wants.
+
+        Returns who was put off, and may be asked for elsewhere. Raises `Unreachable`.
+        """
+        put_off: list[int] = []
+        while left:
+            assert self._client is not None
+            is_kept = self._client.messages > 0
             try:
-                found = await self._try(replace(parcel, recipients=tuple(parcel.recipients[index] for index in left)))
-            except (Unreachable, DamagedContent, Gone):
-                if not verdicts:
-                    raise
-                found = [Verdict(_TOO_MANY) for _ in left]  # of the others it is known what became of them
-            # Whoever was put off because there were too many is tried again as long as others are decided on.
-            is_progress = any(not verdict.reply.is_transient_failure for verdict in found)
-            is_progress = is_progress and trio.current_time() < until
-            verdicts |= {
-                index: verdict
-                for index, verdict in zip(left, found, strict=True)
-                if not (is_progress and _is_one_too_many(verdict.reply))
-            }
-        return [verdicts[index] for index in range(len(parcel.recipients))]
+                some = tuple(parcel.recipients[index] for index in left)
+                found = await self._transaction(self._client, replace(parcel, recipients=some))
+            except _BrokenOff as exc:
+                await self.aclose()
+                if not is_kept:
+                    verdicts.update({index: exc.verdict for index in left if index not in verdicts})
+                    return [*put_off, *left]
+            else:
+                verdicts.update(zip(left, found, strict=True))
+                put_off += [index for index in left if _may_go_elsewhere(verdicts[index])]
+                # Whoever was put off because there were too many is tried again as long as others are decided on.
+                is_progress = any(not verdict.reply.is_transient_failure for verdict in found)
+                if is_progress and trio.current_time() < way.until:
+                    left = [index for index in left if _is_one_too_many(verdicts[index].reply)]
+                    put_off = [index for index in put_off if index not in left]
+                else:
+                    left = []
+            if left and not self._is_connected:
+                way.go_back(self._door)
+                await self._connect(way)
+        way.asked.add(self._door.url.host)
+        return put_off
 
-    async def _try(self, parcel: Parcel) -> Sequence[Verdict]:
-        """One transaction, with the first host that hears it to its end. Raises `Unreachable`."""
-        doors: list[Door] | None = None
-        broken: Sequence[Verdict] | None = None
-        until = trio.current_time() + PATIENCE
-        while True:
-            client, was_kept = self._client, self._is_connected
-            if client is None or not was_kept:
-                doors = await self._find_doors() if doors is None else doors
-                try:
-                    client = await self._connect(doors)
-                except Unreachable:
-                    if broken is None:
-                        raise
-                    return broken  # there is a host, and it may do better the next time
-            verdicts, is_over = await self._transaction(client, parcel)
-            if is_over:
-                return verdicts
-            await self.aclose()
-            if not was_kept:
-                broken = verdicts
-                if not doors or trio.current_time() >= until:
-                    return broken
-
-    async def _transaction(self, client: SMTPClient, parcel: Parcel) -> tuple[Sequence[Verdict], bool]:
-        """Verdicts, and whether the host has decided; if it has not, it has taken nothing."""
+    async def _transaction(self, client: SMTPClient, parcel: Parcel) -> list[Verdict]:
+        """What the host has decided. Raises `_BrokenOff`."""
         most = _how_many(client.extensions, parcel.recipients)
         first, others = parcel.recipients[:most], parcel.recipients[most:]
         try:
             with trio.fail_after(LONGEST):
                 verdicts = await self._send(client, replace(parcel, recipients=first))
-            is_over = not all(verdict.reply.code == 421 for verdict in verdicts)
         except (AsyncnetError, OSError, *_BROKEN) as exc:
             # Nothing of the message was taken, or it took too long: `OutcomeUnknown` is a verdict.
             why = str(exc) or "it took too long"
-            logger.info("%s: a message did not get through: %s", self._host, why)
+            logger.info("%s: a message did not get through: %s", self._door.url.host, why)
             reply = coded(451, "4.4.2", f"The conversation with the host broke off: {why}")
-            verdicts, is_over = [Verdict(reply) for _ in first], False
-        return [*verdicts, *(Verdict(_TOO_MANY) for _ in others)], is_over
+            raise _BrokenOff(Verdict(reply)) from exc
+        if all(verdict.reply.code == 421 for verdict in verdicts):
+            raise _BrokenOff(verdicts[0])
+        return [*verdicts, *(Verdict(_TOO_MANY) for _ in others)]
 
     async def _send(self, client: SMTPClient, parcel: Parcel) -> list[Verdict]:
         try:
@@ -267,7 +318,7 @@ class SMTPCourier:
                 Verdict(coded(554, exc.enhanced, f"The message cannot go there: {exc}.")) for _ in parcel.recipients
             ]
         except LocalProtocolError as exc:
-            logger.error("%s: a message that cannot be said in SMTP: %s", self._host, exc)
+            logger.error("%s: a message that cannot be said in SMTP: %s", self._door.url.host, exc)
             return [Verdict(coded(451, "4.3.5", "This host cannot say that in SMTP.")) for _ in parcel.recipients]
         tells_success = client.extensions.dsn
         return [self._verdict(outcome, tells_success) for outcome in outcomes]
@@ -301,7 +352,7 @@ class SMTPCourier:
             return Verdict(reply)
         if outcome.reply.is_permanent_failure and isinstance(outcome.error, TransientReplyError):
             return Verdict(coded(452, "4.5.3", f"The host takes no more recipients: {_shortened(outcome.reply)}"))
-        return Verdict(_shortened(outcome.reply), self._host, tells_success=tells_success)
+        return Verdict(_shortened(outcome.reply), self._door.url.host, tells_success=tells_success)
 
 
 def _shortened(reply: Reply) -> Reply:
@@ -339,7 +390,13 @@ _TOO_MANY = coded(452, "4.5.3", "The host takes fewer recipients at once.")
 
 
 def _is_one_too_many(reply: Reply) -> bool:
-    return reply.code == 452 and split_enhanced(reply)[0] in (None, "4.5.3")
+    return reply.code == 452 and reply.enhanced in (None, "4.5.3")
+
+
+def _may_go_elsewhere(verdict: Verdict) -> bool:
+    """Whether another host may have a message that this one has put off: not where it may have it all the same."""
+    is_said = verdict.host is not None or _is_one_too_many(verdict.reply)
+    return verdict.reply.is_transient_failure and is_said
 
 
 async def _source(parcel: Parcel) -> Source:
@@ -356,6 +413,8 @@ def _shown(door: Door) -> str:
 
 def _unreachable(failures: Sequence[tuple[Door, BaseException]]) -> Unreachable:
     """What is to be said where no host takes a connection. The last one that was tried speaks for all."""
+    if not failures:
+        return Unreachable(coded(451, "4.4.1", "There is no other host."))
     door, exc = failures[-1]
     if all(isinstance(each, PermanentReplyError) and _takes_no_mail(each) for _, each in failures):
         assert isinstance(exc, ReplyError), "all of them are"

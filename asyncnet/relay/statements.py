@@ -13,6 +13,7 @@ from asyncnet.relay.schema import contents, messages, recipients
 from asyncnet.relay.sql import Connection, bindparam, delete, func, null, select, update
 
 PENDING = State.PENDING.value
+DONE = (State.DELIVERED.value, State.FAILED.value)
 
 
 @dataclass(slots=True)
@@ -99,8 +100,9 @@ def record_outcomes(connection: Connection, recordings: Sequence[Recording]) -> 
         connection.execute(_record_outcome, rows)
     keys = {recording.claim.message.key for recording in recordings}
     _stop_held(connection, keys)
-    pending = select(recipients.c.message).where(recipients.c.message.in_(keys), recipients.c.state == PENDING)
-    unfinished = set(connection.scalars(pending))
+    # Whatever a disk has made of a state: who is not done with keeps the message.
+    open_ones = recipients.c.message.in_(keys) & recipients.c.state.not_in(DONE)
+    unfinished = set(connection.scalars(select(recipients.c.message).where(open_ones).distinct()))
     for recording in recordings:
         recording.is_finished = recording.claim.message.key not in unfinished
     return remove_messages(connection, keys - unfinished)
@@ -157,3 +159,15 @@ def known(connection: Connection, keys: Sequence[int]) -> list[int]:
 def greatest_key(connection: Connection) -> int:
     """The key of the message that came last; 0 in an empty queue."""
     return connection.scalar(select(func.max(messages.c.key))) or 0
+
+
+def first_key(now: float) -> int:
+    """The least key of a message that begins at that time: 45 bits of milliseconds, and 18 that are drawn by lot."""
+    return int(now * 1000) << 18
+
+
+def correct_arrivals(connection: Connection, now: float, first: int, expires: float) -> None:
+    """Have what came in the future have come now: the clock was ahead, and it would never expire. The keys from `first`
+    on are those of then, and of what has come since."""
+    ahead = (messages.c.key >= first) & (messages.c.arrived > now)
+    connection.execute(update(messages).where(ahead).values(arrived=now, expires=expires))

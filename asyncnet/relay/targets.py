@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,10 +51,12 @@ class Unreachable(Exception):
 class Courier(Protocol):
     """Hands over parcels to one target, one after the other. It may keep a connection for the next one."""
 
-    async def hand_over(self, parcel: Parcel) -> Sequence[Verdict]:
-        """A verdict for each recipient, in their order. Raises `Unreachable` where nobody has heard of the parcel.
+    async def hand_over(self, parcel: Parcel, verdicts: dict[int, Verdict]) -> None:
+        """Note in `verdicts` what becomes of it for each recipient, by their place among the recipients.
 
-        Cancelled before the verdict, nobody knows whether the target has taken it.
+        Each as soon as it is certain: what has been noted holds, though this is cancelled or raises. Raises what
+        `Parcel.read` raises, and `Unreachable` where nobody has heard of the parcel. Of whom nothing was noted then
+        nothing is known, or nothing was done.
         """
         ...
 

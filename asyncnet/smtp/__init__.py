@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from asyncnet.smtp.policies import Guarded as Guarded
     from asyncnet.smtp.policies import KnownRecipients as KnownRecipients
     from asyncnet.smtp.policies import NoOpenRelay as NoOpenRelay
+    from asyncnet.smtp.policies import Postmaster as Postmaster
+    from asyncnet.smtp.policies import QualifiedDomains as QualifiedDomains
     from asyncnet.smtp.policies import RateLimit as RateLimit
     from asyncnet.smtp.policies import Rule as Rule
     from asyncnet.smtp.policies import SendersOfUsers as SendersOfUsers
@@ -85,6 +87,8 @@ else:
                 "Guarded",
                 "KnownRecipients",
                 "NoOpenRelay",
+                "Postmaster",
+                "QualifiedDomains",
                 "RateLimit",
                 "Rule",
                 "SendersOfUsers",

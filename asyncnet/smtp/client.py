@@ -25,15 +25,10 @@ from asyncnet.auth.sasl import MECHANISMS, client_mechanisms
 from asyncnet.endpoints import Endpoint, Scheme, connect
 from asyncnet.errors import LocalProtocolError
 from asyncnet.limits import Timeouts
+from asyncnet.replies import PermanentReplyError, ReplyError, ServiceClosing, TransientReplyError
 from asyncnet.smtp.address import MailAddress
 from asyncnet.smtp.client_content import Content, Source, with_line_ends
-from asyncnet.smtp.client_control import (
-    NotSupported,
-    PermanentReplyError,
-    ReplyError,
-    ServiceClosing,
-    TransientReplyError,
-)
+from asyncnet.smtp.client_control import NotSupported
 from asyncnet.smtp.client_limits import SMTPClientTimeouts
 from asyncnet.smtp.client_session import ClientSession, checked_name
 from asyncnet.smtp.client_transaction import (

@@ -26,9 +26,9 @@ import trio
 
 from asyncnet.errors import AsyncnetError, ReceiveTimeout, RemoteProtocolError
 from asyncnet.printable import printable
-from asyncnet.replies import MAX_REPLY, Reply, ReplyParser
+from asyncnet.replies import MAX_REPLY, Reply, ReplyParser, ServiceClosing, error_for
 from asyncnet.smtp.client_limits import SMTPClientTimeouts
-from asyncnet.smtp.wire import MAX_RECEIVED_REPLY_LINE, split_enhanced
+from asyncnet.smtp.wire import MAX_RECEIVED_REPLY_LINE
 from asyncnet.stream import Stream
 
 CORK = 64 * 1024
@@ -38,56 +38,12 @@ _SHOWN = 300
 _EARLY = "the message, before its end"
 
 
-class ReplyError(AsyncnetError):
-    """The server has refused, or said something else than was to be expected. `reply` is what, `command` to what."""
-
-    def __init__(self, reply: Reply, command: str) -> None:
-        self.reply = reply
-        self.command = command
-        said = printable(str(reply))
-        said = said if len(said) <= _SHOWN else f"{said[:_SHOWN]}…"
-        super().__init__(f"{printable(command)}: the server says {said}")
-
-    @property
-    def code(self) -> int:
-        return self.reply.code
-
-    @property
-    def enhanced(self) -> str | None:
-        """The enhanced code (RFC 3463), "5.1.1", where the reply has one."""
-        return split_enhanced(self.reply)[0]
-
-
-class TransientReplyError(ReplyError):
-    """4yz: the same may succeed later."""
-
-
-class PermanentReplyError(ReplyError):
-    """5yz: the same will fail again."""
-
-
-class ServiceClosing(TransientReplyError):
-    """421: the server closes the connection, and so did we."""
-
-
 class NotSupported(AsyncnetError):
     """The server does not have what this needs. `enhanced` is what a report calls that: "5.6.3"."""
 
     def __init__(self, text: str, enhanced: str = "5.5.4") -> None:
         super().__init__(text)
         self.enhanced = enhanced
-
-
-def error_for(reply: Reply, command: str) -> ReplyError:
-    """The exception that fits `reply`."""
-    kind = ReplyError
-    if reply.code == 421:
-        kind = ServiceClosing
-    elif reply.is_transient_failure:
-        kind = TransientReplyError
-    elif reply.is_permanent_failure:
-        kind = PermanentReplyError
-    return kind(reply, command)
 
 
 class Control:

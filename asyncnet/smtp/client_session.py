@@ -12,8 +12,8 @@ import trio
 from asyncnet.auth.guard import stays_here
 from asyncnet.auth.sasl import PLAIN, ClientMechanism, client_mechanisms, decode_base64, encode_initial, encode_response
 from asyncnet.errors import LocalProtocolError, RemoteProtocolError
-from asyncnet.replies import Reply
-from asyncnet.smtp.client_control import Control, NotSupported, PermanentReplyError, ReplyError, error_for
+from asyncnet.replies import PermanentReplyError, Reply, ReplyError, error_for
+from asyncnet.smtp.client_control import Control, NotSupported
 from asyncnet.smtp.client_limits import SMTPClientTimeouts
 from asyncnet.smtp.extensions import Extensions
 from asyncnet.smtp.wire import CommandError, format_command, parse_hello

@@ -18,22 +18,14 @@ from typing import TypeAlias
 import trio
 
 from asyncnet.errors import AsyncnetError, LocalProtocolError, RemoteProtocolError
-from asyncnet.replies import Reply
+from asyncnet.replies import PermanentReplyError, Reply, ReplyError, TransientReplyError, error_for
 from asyncnet.smtp.address import MailAddress
 from asyncnet.smtp.client_content import Content, chunked
-from asyncnet.smtp.client_control import (
-    CORK,
-    Control,
-    NotSupported,
-    PermanentReplyError,
-    ReplyError,
-    TransientReplyError,
-    error_for,
-)
+from asyncnet.smtp.client_control import CORK, Control, NotSupported
 from asyncnet.smtp.content import DataEncoder
 from asyncnet.smtp.envelope import Body, Envelope, Recipient
 from asyncnet.smtp.extensions import Extensions
-from asyncnet.smtp.wire import Chunk, format_bdat, format_command, format_mail, format_rcpt, split_enhanced
+from asyncnet.smtp.wire import Chunk, format_bdat, format_command, format_mail, format_rcpt
 
 CHUNK = 1024 * 1024
 """How long the chunks of BDAT are, in bytes. A message that is longer goes in chunks where it can: a server that does
@@ -76,7 +68,7 @@ class Outcome:
     @property
     def enhanced(self) -> str | None:
         """The enhanced code of the reply (RFC 3463), where it has one."""
-        return None if self.reply is None else split_enhanced(self.reply)[0]
+        return None if self.reply is None else self.reply.enhanced
 
 
 @dataclass(frozen=True, slots=True)

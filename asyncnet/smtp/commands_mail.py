@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
 
 import trio
 
 from asyncnet.connection import busy
-from asyncnet.errors import EndOfStream, LimitExceeded
+from asyncnet.errors import EndOfStream, LimitExceeded, ReceiveTimeout
 from asyncnet.printable import printable
 from asyncnet.replies import Reply
 from asyncnet.smtp.content import DataDecoder, Fault, LineCheck
@@ -28,7 +27,7 @@ _RECIPIENT_OK = coded(250, "2.1.5", "Recipient ok.")
 _GO_ON = Reply.of(354, "Go on, and end with a dot in a line of its own.")
 
 
-@command("MAIL", argument=Argument.REQUIRED, help="FROM:<address> [parameters]")
+@command("MAIL", argument=Argument.REQUIRED, help="FROM:<address> [parameters]", brings_mail=True)
 async def mail(talk: Conversation, argument: str) -> Reply:
     envelope = parse_mail(argument)
     server, session, stream = talk.server, talk.session, talk.stream
@@ -47,7 +46,7 @@ async def mail(talk: Conversation, argument: str) -> Reply:
     return _SENDER_OK
 
 
-@command("RCPT", argument=Argument.REQUIRED, help="TO:<address> [parameters]")
+@command("RCPT", argument=Argument.REQUIRED, help="TO:<address> [parameters]", brings_mail=True)
 async def rcpt(talk: Conversation, argument: str) -> Reply:
     incoming = _incoming(talk)
     recipient = parse_rcpt(argument, international=incoming.envelope.international)
@@ -58,13 +57,13 @@ async def rcpt(talk: Conversation, argument: str) -> Reply:
     return _RECIPIENT_OK
 
 
-@command("DATA", argument=Argument.NONE, help="(the message, up to a dot in a line of its own)")
-async def data(talk: Conversation, argument: str) -> Reply | None:
+@command("DATA", argument=Argument.NONE, help="(the message, up to a dot in a line of its own)", brings_mail=True)
+async def data(talk: Conversation, argument: str) -> Reply:
     incoming = _incoming(talk)
     talk.say(_GO_ON)
     _begin(talk, incoming)
     decoder = DataDecoder(normalises=talk.knows_no_better, line_limit=talk.server.smtp_limits.text_line)
-    pace = _Pace(talk)
+    pace = _Pace(talk, incoming)
     while not decoder.is_complete:
         content = decoder.feed(await pace.receive(RECEIVE_SIZE))
         if decoder.fault is not None:
@@ -74,22 +73,23 @@ async def data(talk: Conversation, argument: str) -> Reply | None:
     return await _complete(talk, incoming)
 
 
-@command("BDAT", argument=Argument.OPTIONAL, help="size [LAST]", checks_itself=True)
-async def bdat(talk: Conversation, argument: str) -> Reply | None:
+@command("BDAT", argument=Argument.OPTIONAL, help="size [LAST]", checks_itself=True, brings_mail=True)
+async def bdat(talk: Conversation, argument: str) -> Reply:
     try:
         chunk = parse_bdat(argument)
     except CommandError:
         talk.is_ending = True  # nobody knows where the next command begins
         raise
     refusal = talk.session.check("BDAT")
-    pace = _Pace(talk)
     if refusal is not None:
-        await pace.skip(chunk.size)
+        await _Pace(talk).skip(chunk.size)
         return refusal
     incoming = _incoming(talk)
     if incoming.lines is None:
         incoming.lines = LineCheck(talk.server.smtp_limits.text_line)
         _begin(talk, incoming)
+    pace = _Pace(talk, incoming)
+    pace.check()
     left = chunk.size
     while left:
         content = await pace.receive(min(left, RECEIVE_SIZE))
@@ -123,13 +123,23 @@ def _fault(fault: Fault) -> Refused:
 
 
 class _Pace:
-    """Receives a content, and gives one up that comes slower than it may."""
+    """Receives a content, and gives one up that comes slower than it may: all of its chunks together, if it comes in
+    such. Without `incoming` it is one that nobody wants."""
 
-    def __init__(self, talk: Conversation) -> None:
+    def __init__(self, talk: Conversation, incoming: Incoming | None = None) -> None:
         self._stream = talk.stream
         self._limits = talk.server.smtp_limits
-        self._until = trio.current_time() + talk.server.smtp_timeouts.content
-        self._received = 0
+        begun, self._received = (trio.current_time(), 0) if incoming is None else (incoming.begun, incoming.size)
+        self._until = begun + talk.server.smtp_timeouts.content
+
+    @property
+    def _deadline(self) -> float:
+        return self._until + self._received / self._limits.rate
+
+    def check(self) -> None:
+        """Raises `ReceiveTimeout` where it is too late, though the next bytes may be here already."""
+        if trio.current_time() > self._deadline:
+            raise ReceiveTimeout("the content took too long")
 
     async def receive(self, most: int) -> bytes:
         """Some bytes, at least one. Raises `EndOfStream`, `ReceiveTimeout`."""
@@ -137,7 +147,7 @@ class _Pace:
         if stream.buffered:
             data = await stream.receive_exactly(min(most, stream.buffered))
         else:
-            stream.deadline = self._until + self._received / self._limits.rate
+            stream.deadline = self._deadline
             data = await stream.receive_some(most)
             if not data:
                 raise EndOfStream("the client has left within a message")
@@ -162,42 +172,43 @@ def _begin(talk: Conversation, incoming: Incoming) -> None:
     server, tls = talk.server, talk.stream.tls
 
     def added(header: HeaderWatch) -> bytes:
-        message_id, now = f"{random.getrandbits(64):016x}", int(time.time())  # known to all who get it
+        now = int(time.time())
         field = received_field(
             incoming.client,
             incoming.envelope,
             incoming.recipients,
             hostname=server.hostname,
-            message_id=message_id,
+            message_id=incoming.id,
             now=now,
             tls="" if tls is None else f"using {tls.version} with {tls.cipher}",
         )
         if server.role is Role.SUBMISSION:
-            field += missing_fields(header.names, hostname=server.hostname, message_id=message_id, now=now)
+            field += missing_fields(header.names, hostname=server.hostname, message_id=incoming.id, now=now)
         # A body without a header would be taken for one with ours, or for a part of our own field.
         return field + b"\r\n" if header.is_missing else field
 
     incoming.begin(added)
 
 
-async def _complete(talk: Conversation, incoming: Incoming) -> Reply | None:
-    """All of it has come: hand it over, and say what has become of it."""
+async def _complete(talk: Conversation, incoming: Incoming) -> Reply:
+    """All of it has come: hand it over, and tell what has become of it. Returns the last of the replies."""
     try:
         with busy():  # it may take a disk, or another server, some minutes: the client waits ten (section 4.5.3.2.6)
-            if talk.server.role is not Role.LMTP:
-                reply = _outcome(await incoming.commit())
-                _log(incoming, reply)
-                return reply
-            replies = [_outcome(outcome) for outcome in await incoming.commit_each()]
+            if talk.server.role is Role.LMTP:
+                replies = [_outcome(outcome) for outcome in await incoming.commit_each()]
+            else:
+                replies = [_outcome(await incoming.commit())]
     except Refused as refusal:
-        reply = _outcome(refusal)
-        _log(incoming, reply)
-        return reply
+        replies = [_outcome(refusal)]
     finally:
         await talk.drop_message()
     _log(incoming, *replies)
-    await talk.say_each(replies)
-    return None
+    last = replies.pop()
+    if last.is_success or any(reply.is_success for reply in replies):
+        talk.mail_has_come()
+    if replies:
+        await talk.say_each(replies)
+    return last
 
 
 def _outcome(outcome: str | Refused) -> Reply:
@@ -209,8 +220,9 @@ def _outcome(outcome: str | Refused) -> Reply:
 def _log(incoming: Incoming, *replies: Reply) -> None:
     if logger.isEnabledFor(logging.INFO):
         logger.info(
-            "%s: from <%s> to %d recipients, %d bytes: %s",
+            "%s: %s from <%s> to %d recipients, %d bytes: %s",
             incoming.client.peer,
+            incoming.id,
             printable(str(incoming.envelope.sender or "")),
             len(incoming.recipients),
             incoming.size,

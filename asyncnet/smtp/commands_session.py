@@ -5,7 +5,15 @@ RFC 5321 sections 4.1.1.1 and 4.1.1.5 to 4.1.1.10, RFC 2033 (LHLO), RFC 3207 (ST
 
 from __future__ import annotations
 
-from asyncnet.auth.sasl import MECHANISMS, ExchangeCancelled, decode_initial, decode_response, encode_response, log_in
+from asyncnet.auth.sasl import (
+    MECHANISMS,
+    ExchangeCancelled,
+    LoginUnavailable,
+    decode_initial,
+    decode_response,
+    encode_response,
+    log_in,
+)
 from asyncnet.errors import EndOfStream, IncompleteRead, LimitExceeded, RemoteProtocolError
 from asyncnet.replies import Reply
 from asyncnet.smtp.conversation import Conversation, logger
@@ -59,7 +67,7 @@ async def auth(talk: Conversation, argument: str) -> Reply:
 
     async def challenge(data: bytes) -> bytes:
         talk.say(Reply.of(334, encode_response(data).decode()))
-        return decode_response((await talk.read_line()).rstrip(b"\r\n"))
+        return decode_response(await talk.read_line())
 
     try:
         with stream.secret():
@@ -73,6 +81,8 @@ async def auth(talk: Conversation, argument: str) -> Reply:
             )
     except ExchangeCancelled:
         return coded(501, "5.7.0", "The login was cancelled.")
+    except LoginUnavailable:
+        return coded(454, "4.7.0", "Logins cannot be checked at the moment: try later.")
     except (CommandError, EndOfStream, IncompleteRead, LimitExceeded):
         raise
     except RemoteProtocolError as exc:

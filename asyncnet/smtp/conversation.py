@@ -18,13 +18,14 @@ from asyncnet.auth.guard import Logins, passwords_allowed
 from asyncnet.auth.sasl import offered_mechanisms
 from asyncnet.connection import idle
 from asyncnet.errors import EndOfStream, LimitExceeded, ReceiveTimeout, RemoteProtocolError
+from asyncnet.printable import printable
 from asyncnet.replies import Reply
 from asyncnet.smtp.declarations import Argument
 from asyncnet.smtp.delivery import Refused, Role
 from asyncnet.smtp.extensions import Extensions
 from asyncnet.smtp.incoming import Incoming
 from asyncnet.smtp.session import Session
-from asyncnet.smtp.wire import CommandError, coded, parse_command
+from asyncnet.smtp.wire import Command, CommandError, coded, parse_command
 from asyncnet.stream import Stream
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Conversation:
         self._logins: Logins | None = None
         self._mechanisms: tuple[str, ...] | None = None
         self._errors = 0
+        self._chatter = 0  # both since the last message
         self._said_goodbye = False
         self._turn = idle()
 
@@ -123,6 +125,10 @@ class Conversation:
                 await self.stream.flush()
             self.say(reply)
 
+    def mail_has_come(self) -> None:
+        """A message was taken: what was wrong before it is forgiven."""
+        self._errors = self._chatter = 0
+
     async def drop_message(self) -> None:
         """The transaction is over. Aborts it, unless it was completed."""
         incoming, self.incoming = self.incoming, None
@@ -142,14 +148,29 @@ class Conversation:
         self._mechanisms = None
 
     async def read_line(self) -> bytes:
-        """A line that is no command: an answer to a challenge. Raises `CommandError` for one that is too long."""
+        """A line that is no command, but an answer to a challenge; without its end. Raises `CommandError` for one that
+        is too long, or does not end with CR LF."""
         self.stream.deadline = trio.current_time() + self.server.smtp_timeouts.command
         limits = self.server.smtp_limits
         try:
-            return await self.stream.receive_until(b"\n", limit=limits.line)
+            line = await self.stream.receive_until(b"\n", limit=limits.line)
         except LimitExceeded:
-            await self.stream.skip_until(b"\n", limit=limits.skipped)
+            await self._skip_line()
             raise CommandError("a line that is too long", 500, "5.5.6") from None
+        self._check_end(line)
+        return line.removesuffix(b"\n").removesuffix(b"\r")
+
+    def _check_end(self, line: bytes) -> None:
+        """Raises `CommandError` for a line that ends with LF alone, and ends the connection then: to other servers it
+        goes on, and what follows could be a command to us that is none to them."""
+        if not line.endswith(b"\r\n") and not self.knows_no_better:
+            self.is_ending = True
+            raise CommandError("a line that does not end with CR LF", 500, "5.5.2")
+
+    async def _skip_line(self) -> None:
+        """Find the end of a line that is too long. Raises `LimitExceeded` where it has none."""
+        end = b"\n" if self.knows_no_better else b"\r\n"
+        await self.stream.skip_until(end, limit=self.server.smtp_limits.skipped)
 
     # Commands
 
@@ -163,9 +184,7 @@ class Conversation:
                     reply = await self._obey(line)
                     if reply is not None:
                         self.say(reply)
-                        self._count_errors(reply)
-                        if reply.code == 421:  # maybe a delivery has said so
-                            self.is_ending = True
+                        self._count(reply)
             except ReceiveTimeout:
                 self.say(coded(421, "4.4.2", "Nothing came for too long."))
             except LimitExceeded:
@@ -201,8 +220,8 @@ class Conversation:
             except LimitExceeded:
                 refusal = coded(500, "5.5.2", f"A command has at most {limits.line} bytes.")
                 self.say(refusal)
-                self._count_errors(refusal)
-                await stream.skip_until(b"\n", limit=limits.skipped)
+                self._count(refusal)
+                await self._skip_line()
         return None
 
     @property
@@ -225,6 +244,7 @@ class Conversation:
     async def _obey(self, line: bytes) -> Reply | None:
         """Do what a line says, and return the reply that is still to be said."""
         try:
+            self._check_end(line)
             command = parse_command(line, bare_lf=self.knows_no_better)
             declaration = self.server.commands.get(command.verb)
             if declaration is None:
@@ -234,6 +254,8 @@ class Conversation:
                 refusal = self.session.check(command.verb)
                 if refusal is not None:
                     return refusal
+            if not declaration.brings_mail:
+                self._chatter += 1
             if command.argument and declaration.argument is Argument.NONE:
                 return coded(501, "5.5.4", f"{command.verb} takes no argument.")
             if not command.argument and declaration.argument is Argument.REQUIRED:
@@ -242,13 +264,32 @@ class Conversation:
         except CommandError as exc:
             return exc.reply
         except Refused as exc:
-            return refusal_reply(exc)
+            reply = refusal_reply(exc)
+            self._log_refusal(command, reply)
+            return reply
 
-    def _count_errors(self, reply: Reply) -> None:
-        """End a connection on which nothing comes that could be done."""
-        self._errors = self._errors + 1 if reply.is_permanent_failure else 0
-        if self._errors > self.server.smtp_limits.errors:
-            self.say(coded(421, "4.7.0", "Too many errors in a row."))
+    def _log_refusal(self, command: Command, reply: Reply) -> None:
+        """Who was refused: whoever misses their mail asks for it."""
+        envelope = self.session.envelope
+        sender = "" if envelope is None else f"from <{envelope.sender or ''}> "
+        said = printable(f"{sender}{command.verb} {command.argument[:400]}")
+        logger.info("%s: %s: %s", self.stream.peer, said, reply)
+
+    def _count(self, reply: Reply) -> None:
+        """End a connection that brings no mail: one that guesses, or is only kept alive."""
+        limits = self.server.smtp_limits
+        if reply.is_permanent_failure:
+            self._errors += 1
+        elif not reply.is_success:
+            self._chatter += 1
+        elif self._chatter <= limits.chatter:
+            return  # as nearly always
+        if reply.code == 421:  # maybe a delivery has said so
+            self.is_ending = True
+        elif not self.is_ending and (self._errors > limits.errors or self._chatter > limits.chatter):
+            what = "errors" if self._errors > limits.errors else "commands without a message"
+            self.say(coded(421, "4.7.0", f"Too many {what}."))
+            logger.info("%s: too many %s", self.stream.peer, what)
             self.is_ending = True
 
 

@@ -50,6 +50,8 @@ class Declaration:
     """The servers that know it."""
     checks_itself: bool
     """Whether it asks the session itself if it is legal, since something has to be done when it is not."""
+    brings_mail: bool
+    """Whether it leads to a message. All others may not go on for ever without one."""
 
 
 COMMANDS: dict[str, Declaration] = {}
@@ -63,11 +65,12 @@ def command(
     help: str,
     roles: frozenset[Role] = SMTP | LMTP,
     checks_itself: bool = False,
+    brings_mail: bool = False,
 ) -> Callable[[Run], Run]:
     """Declare the function beneath to be the command `verb`."""
 
     def declare(run: Run) -> Run:
-        COMMANDS[verb] = Declaration(verb, run, argument, help, roles, checks_itself)
+        COMMANDS[verb] = Declaration(verb, run, argument, help, roles, checks_itself, brings_mail)
         return run
 
     return declare

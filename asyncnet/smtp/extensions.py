@@ -72,7 +72,8 @@ class Extensions:
             lines.append(f"SIZE {self.size}")
         if self.auth:
             lines.append(f"AUTH {' '.join(self.auth)}")
-        limits = [f"{word}={getattr(self, name)}" for word, name in _LIMITS.items() if getattr(self, name) is not None]
+        told = {word: getattr(self, name) for word, name in _LIMITS.items()}
+        limits = [f"{word}={limit}" for word, limit in told.items() if limit is not None and limit <= _MOST_TOLD]
         if limits:
             lines.append(f"LIMITS {' '.join(limits)}")
         return [*lines, *self.others]
@@ -88,6 +89,7 @@ _FLAGS = {
     "BINARYMIME": "binarymime",
     "DSN": "dsn",
 }
+_MOST_TOLD = 999_999  # in six digits (RFC 9422 section 4): whatever is above that is no limit to anybody
 _LIMITS = {"MAILMAX": "most_mails", "RCPTMAX": "most_recipients", "RCPTDOMAINMAX": "most_domains"}
 assert {*_FLAGS.values(), *_LIMITS.values(), "size", "auth", "others"} == {field.name for field in fields(Extensions)}
 

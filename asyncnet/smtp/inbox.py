@@ -2,7 +2,7 @@
 
 async def on_message(message: Message) -> None:
     mail = await message.parse()
-    print(mail["Subject"], "for", *message.recipients)
+    print(ascii(mail["Subject"]), "for", *message.recipients)
 
 await serve(SMTPHandler(Inbox(on_message)), "tcp://127.0.0.1:2525")
 """
@@ -23,6 +23,7 @@ import trio
 from asyncnet.errors import RemoteProtocolError
 from asyncnet.smtp.delivery import Client
 from asyncnet.smtp.envelope import Envelope, Recipient
+from asyncnet.smtp.message import DAMAGED
 from asyncnet.smtp.spool import IN_MEMORY, Spool
 
 MAX_PARTS = 200
@@ -32,13 +33,14 @@ library's parser pays for each level of nesting at each line."""
 MAX_WORK = 50_000_000
 """Parts times lines: so much of that takes some seconds."""
 
-_LONGEST_TYPE = 16 * 1024
-"""The parser takes time for a Content-Type that grows with the square of its length: some seconds for one of these. All
-of a message together may take as long."""
+_LONGEST_FIELD = 16 * 1024
+"""The parser takes time for a Content-Type that grows with the square of its length: some seconds for one of these, and
+as much again for a Content-Disposition when it is asked for. All of a message together may take as long."""
 
-_find_types = re.compile(
-    rb"(?:\A|[\r\n])content-type:(?:[^\r\n]|\r?\n[ \t]|\r[ \t]){0,%d}" % _LONGEST_TYPE, re.IGNORECASE
+_find_fields = re.compile(
+    rb"(?:\A|[\r\n])content-[a-z-]{1,40}:(?:[^\r\n]|\r?\n[ \t]|\r[ \t]){0,%d}" % _LONGEST_FIELD, re.IGNORECASE
 ).finditer
+"""Those that say what a part is: a header within a message has no other limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +56,10 @@ class Message:
     async def parse(self, *, max_parts: int = MAX_PARTS) -> EmailMessage:
         """The content as the standard library has it, which then holds it in memory; parsed in a thread.
 
-        Raises `RemoteProtocolError` if it has more parts than that, or else takes too long to parse. Its other fields
-        are parsed when they are asked for, which takes time as well: seconds for a field of 16 KiB that somebody has
-        made for that. Where they may come from strangers, ask for them in a thread, or let no header be so long
-        (`SMTPLimits.header`).
+        Raises `RemoteProtocolError` if it has more parts than that, takes too long to parse, or cannot be. Its other
+        fields are parsed when they are asked for, which may raise anything, and takes time: seconds for a field of
+        16 KiB that somebody has made for that. Where they may come from strangers, ask for them in a thread, or let no
+        header be so long (`SMTPLimits.header`).
         """
         content = await self.content.read()
         return await trio.to_thread.run_sync(_parse, content, max_parts, abandon_on_cancel=True)
@@ -65,8 +67,8 @@ class Message:
 
 def _parse(content: bytes, max_parts: int) -> EmailMessage:
     parts, lines = 0, content.count(b"\n")
-    if sum(len(field[0]) ** 2 for field in _find_types(content)) > _LONGEST_TYPE**2:
-        raise RemoteProtocolError("a message with a Content-Type that is too long, or too many of them")
+    if sum(len(field[0]) ** 2 for field in _find_fields(content)) > _LONGEST_FIELD**2:
+        raise RemoteProtocolError("a message with a Content-Type or its like that is too long, or too many of them")
 
     def new_part(policy: email.policy.Policy | None = None) -> EmailMessage:
         nonlocal parts
@@ -80,8 +82,8 @@ def _parse(content: bytes, max_parts: int) -> EmailMessage:
     policy = email.policy.default.clone(message_factory=new_part)
     try:
         return email.parser.BytesParser(policy=policy).parsebytes(content)
-    except RecursionError as exc:
-        raise RemoteProtocolError("a message with brackets in brackets in brackets") from exc
+    except DAMAGED as exc:
+        raise RemoteProtocolError(f"a message that cannot be read: {exc}") from exc
 
 
 OnMessage: TypeAlias = Callable[[Message], Awaitable[str | None]]

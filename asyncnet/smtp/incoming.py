@@ -19,8 +19,12 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
+
+import trio
 
 from asyncnet.errors import LimitExceeded
 from asyncnet.smtp.content import LineCheck
@@ -46,6 +50,10 @@ class Incoming:
         """Why the content is not taken; None: it is, as yet."""
         self.size = 0
         """How many bytes of content have come."""
+        self.id = f"{random.getrandbits(64):016x}"
+        """What its Received field and the log call it: no secret."""
+        self.begun = math.inf
+        """When its content was begun."""
         self.lines: LineCheck | None = None
         """What looks at its lines, since it comes by BDAT."""
         self._transaction = transaction
@@ -61,6 +69,7 @@ class Incoming:
 
     def begin(self, added: Callable[[HeaderWatch], bytes]) -> None:
         """The content comes next. `added` tells what is to stand in front of it, once its header is known."""
+        self.begun = trio.current_time()
         self._added = added
 
     async def write(self, content: bytes) -> None:
@@ -126,7 +135,11 @@ class Incoming:
         try:
             await self._finish()
             if isinstance(self._transaction, CommitsEach):
-                return await step(self._transaction.commit_each())
+                outcomes = await step(self._transaction.commit_each())
+                if len(outcomes) != len(self.recipients):  # the client would take replies for those of others
+                    logger.error("a delivery has %d outcomes for %d recipients", len(outcomes), len(self.recipients))
+                    raise _failed()
+                return outcomes
             return [await step(self._transaction.commit())] * len(self.recipients)
         except Refused as refusal:
             return [refusal] * len(self.recipients)
@@ -162,7 +175,11 @@ async def step(awaitable: Awaitable[T]) -> T:
             logger.error("no room for a message: %s", exc)
             raise Refused(452, "4.3.1", "There is no room at the moment.") from exc
         logger.exception("a delivery has failed")
-        raise Refused(451, "4.3.0", "A local error: try later.") from exc
+        raise _failed() from exc
+
+
+def _failed() -> Refused:
+    return Refused(451, "4.3.0", "A local error: try later.")
 
 
 def _too_large(limits: SMTPLimits) -> Refused:

@@ -38,7 +38,11 @@ class SMTPLimits:
     messages: int = 10_000
     """Messages of one connection (RFC 9422's MAILMAX): a relay that never leaves would outlive every certificate."""
     errors: int = 50
-    """Commands in a row that are refused before the connection closes: nobody honest goes on so long."""
+    """Commands that are refused for ever, with no message taken between them, before the connection closes: nobody
+    honest goes on so long. Postfix takes 20 (`smtpd_hard_error_limit`)."""
+    chatter: int = 1000
+    """Commands that lead to no message, or are refused for now, with none taken between them. Postfix takes 100 such as
+    NOOP and RSET, but 1000 recipients too many, whom a client may send all at once (RFC 5321 section 4.5.3.1.10)."""
     rate: int = 256
     """The least that a content has to come at, in bytes a second, beyond `SMTPTimeouts.content`: less than a modem."""
 

@@ -5,6 +5,7 @@ Used by `SMTPClient.send_message` and by `asyncnet send`.
 
 from __future__ import annotations
 
+import base64
 import copy
 import email.policy
 import io
@@ -17,12 +18,12 @@ from email.message import EmailMessage
 from email.parser import BytesParser
 from email.policy import EmailPolicy
 from email.utils import getaddresses
-from typing import Any
+from typing import Any, cast
 
 from asyncnet.errors import LocalProtocolError
 from asyncnet.smtp.address import MailAddress, ascii_domain, parse_domain
 
-_DAMAGED = (ValueError, LookupError, AttributeError, TypeError, RecursionError, MessageError)
+DAMAGED = (ValueError, LookupError, AttributeError, TypeError, RecursionError, MessageError)
 """What `email` raises for headers and bodies that are damaged."""
 
 _ADDRESS_HEADERS = ("From", "Sender", "Reply-To", "To", "Cc")
@@ -38,13 +39,39 @@ _replace_bcc = re.compile(
 
 
 def parse_message(data: bytes) -> EmailMessage:
-    """Read a whole message."""
-    return BytesParser(policy=email.policy.default).parsebytes(data)
+    """Read a whole message. Raises LocalProtocolError for what `email` cannot read."""
+    return _read(data)
 
 
 def parse_header(data: bytes) -> EmailMessage:
-    """Read the header of a message, whose line ends are CR LF."""
-    return BytesParser(policy=email.policy.default).parsebytes(split(data)[0], headersonly=True)
+    """Read the header of a message, whose line ends are CR LF. Raises the same."""
+    return _read(split(data)[0], is_header=True)
+
+
+def _read(data: bytes, *, is_header: bool = False) -> EmailMessage:
+    try:
+        message = BytesParser(policy=email.policy.default).parsebytes(data, headersonly=is_header)
+    except DAMAGED as exc:
+        raise LocalProtocolError(f"the message cannot be read: {exc}") from exc
+    return _with_unicode(message)
+
+
+def _with_unicode(message: EmailMessage) -> EmailMessage:
+    """A message that was read, with what its header has in UTF-8 (RFC 6532), of which `email` knows nothing."""
+    items = list(message.raw_items())
+    for name, _ in items:
+        del message[name]
+    for name, raw in items:
+        message.set_raw(name, raw if raw.isascii() else _unicode(name, raw))
+    return message
+
+
+def _unicode(name: str, raw: str) -> object:
+    """The value of a field, parsed, since `email` would write a text that it has read as it is."""
+    try:
+        return email.policy.default.header_fetch_parse(name, raw.encode("ascii", "surrogateescape").decode())
+    except DAMAGED:  # or bytes of who knows what charset
+        return raw
 
 
 def split(data: bytes) -> tuple[bytes, bytes]:
@@ -121,7 +148,7 @@ def _values(message: EmailMessage, name: str) -> list[object]:
     """The values of all headers with a name. Raises LocalProtocolError where `email` cannot make sense of one."""
     try:
         return list(message.get_all(name, []))
-    except _DAMAGED as exc:
+    except DAMAGED as exc:
         raise LocalProtocolError(f"{name} cannot be read: {exc}") from exc
 
 
@@ -161,17 +188,19 @@ def serialize(message: EmailMessage, international: bool = False, eight_bit: boo
     """The bytes of a message, with CR LF at line ends and without Bcc; the message itself stays as it is.
 
     `international`: its header may be in UTF-8. `eight_bit`: its bodies may have bytes above 127. What has them
-    otherwise is encoded anew. Raises LocalProtocolError for a header that would become two.
+    otherwise is encoded anew, and so is binary content, which has no lines. Raises LocalProtocolError for a header that
+    would become two.
     """
     message = copy.copy(message)
     del message["Bcc"], message["Resent-Bcc"]
-    if not international:
-        message = _with_ascii_domains(message)
     data = io.BytesIO()
     try:
+        if not international:
+            message = _with_ascii_domains(message)
+        message = _without_binary(message)
         policy = _policy_for(message, international, eight_bit)
         BytesGenerator(data, mangle_from_=False, policy=policy).flatten(message)
-    except _DAMAGED as exc:
+    except DAMAGED as exc:
         raise LocalProtocolError(f"the message cannot be encoded: {exc}") from exc
     return data.getvalue()
 
@@ -195,14 +224,16 @@ def _policy_for(message: EmailMessage, international: bool, eight_bit: bool) -> 
 
 def _with_ascii_domains(message: EmailMessage) -> EmailMessage:
     """The message with A-labels in its addresses (RFC 5890), for who knows no SMTPUTF8."""
-    names = [name for name in _ADDRESS_HEADERS for value in _both(message, name) if _has_foreign_domain(value)]
-    if not names:
+    if not any(_has_foreign_domain(value) for name in _ADDRESS_HEADERS for value in _both(message, name)):
         return message
-    items = [(name, value) for name, value in message.items()]
-    for name in set(message.keys()):
+    items = list(message.raw_items())
+    for name, _ in items:
         del message[name]
-    for name, value in items:
-        message[name] = _with_ascii_domain(value) if _has_foreign_domain(value) else value
+    for name, raw in items:
+        value: object = message.policy.header_fetch_parse(name, raw)
+        if isinstance(value, AddressHeader) and _has_foreign_domain(value):
+            raw = email.policy.default.header_factory(name, _with_ascii_domain(value))
+        message.set_raw(name, raw)  # what came twice stays so
     return message
 
 
@@ -224,3 +255,25 @@ def _with_ascii_domain(value: AddressHeader) -> tuple[Group, ...]:
         )
     except ValueError as exc:
         raise LocalProtocolError(f"a domain in the header cannot be encoded: {exc}") from exc
+
+
+def _without_binary(message: EmailMessage) -> EmailMessage:
+    """The message with base64 in the place of binary content, in which `email` would put line ends right."""
+    if not any(_is_binary(part) for part in message.walk()):
+        return message
+    message = copy.deepcopy(message)
+    for part in message.walk():
+        if not _is_binary(part):
+            continue
+        del part["Content-Transfer-Encoding"]
+        if part.is_multipart():
+            part["Content-Transfer-Encoding"] = "8bit"
+        else:
+            content = cast("bytes | None", part.get_payload(decode=True)) or b""
+            part["Content-Transfer-Encoding"] = "base64"
+            part.set_payload(base64.encodebytes(content).decode("ascii"))
+    return message
+
+
+def _is_binary(part: EmailMessage) -> bool:
+    return str(part.get("Content-Transfer-Encoding", "")).strip().lower() == "binary"

@@ -17,12 +17,13 @@ import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from graphlib import CycleError, TopologicalSorter
 
 import trio
 
 from asyncnet.smtp.address import MailAddress, ascii_domain, parse_domain
 from asyncnet.smtp.delivery import Client, CommitsEach, Delivery, Refused, Transaction
-from asyncnet.smtp.envelope import Envelope, Recipient
+from asyncnet.smtp.envelope import Envelope, Notify, Recipient
 from asyncnet.transports.address import Networks
 
 
@@ -119,8 +120,9 @@ class NoOpenRelay(Rule):
     """Mail for `domains` is taken from everybody, mail for others only from users who have logged in and from clients
     in the networks of `trusted`. Without this rule, a server that passes mail on is open to everybody.
 
-    What stands alone as "postmaster" is ours (RFC 5321 section 4.5.1). A local part with "%", "!" or "@" in it was once
-    a route to somewhere else; nobody but a trusted client may write one, whatever stands behind the last "@".
+    What stands alone as "postmaster" is ours (RFC 5321 section 4.5.1), where any domain is. A local part with "%", "!"
+    or "@" in it was once a route to somewhere else; nobody but a trusted client may write one, whatever stands behind
+    the last "@".
     """
 
     def __init__(self, domains: Iterable[str], *, trusted: Iterable[str] = ()) -> None:
@@ -131,7 +133,7 @@ class NoOpenRelay(Rule):
         address = recipient.address
         if client.identity is not None or client.peer in self._trusted:
             return (recipient,)
-        if address.domain and address.ascii_domain not in self._domains:
+        if address.ascii_domain not in self._domains and (address.domain or not self._domains):
             raise Refused(550, "5.7.1", "Mail for others is not taken from here.")
         if not _ROUTES.isdisjoint(address.local):
             raise Refused(550, "5.7.1", "Routes in an address are not followed.")
@@ -139,6 +141,20 @@ class NoOpenRelay(Rule):
 
 
 _ROUTES = frozenset("%!@")
+
+
+class Postmaster(Rule):
+    """Who is "postmaster" alone (RFC 5321 section 4.1.1.3) is the postmaster of `domain`, to all rules behind this one:
+    an alias of the one is one of the other.
+    """
+
+    def __init__(self, domain: str) -> None:
+        self._domain = parse_domain(domain)
+
+    async def recipient(self, recipient: Recipient, envelope: Envelope, client: Client) -> Sequence[Recipient]:
+        if not recipient.address.domain:
+            recipient = replace(recipient, address=MailAddress(recipient.address.local, self._domain))
+        return (recipient,)
 
 
 class KnownRecipients(Rule):
@@ -178,8 +194,9 @@ class Aliases(Rule):
 
     An alias of no address throws its mail away. "@example.org" catches all of a domain that is found nowhere else;
     `known` says what is found where that is not the aliases alone, as in `KnownRecipients`. With `separator` "+", what
-    is for anna+lists@example.org and found nowhere goes to anna@example.org. Raises ValueError for an address that is
-    none, and for aliases that go in circles.
+    is for anna+lists@example.org and found nowhere goes to anna@example.org. Each address is followed once, however
+    many lead to it, and one that leads to nobody but itself is itself. Raises ValueError for an address that is none,
+    and for aliases that go in circles.
     """
 
     def __init__(
@@ -201,8 +218,7 @@ class Aliases(Rule):
                 self._add(name, [MailAddress.parse(target) for target in targets])
             except ValueError as exc:
                 raise ValueError(f"{name}: {exc}") from exc
-        for key in self._aliases:
-            self._check_circle(key, ())
+        self._check_circles()
 
     def _add(self, name: str, targets: list[MailAddress]) -> None:
         if name.startswith("@"):
@@ -210,34 +226,83 @@ class Aliases(Rule):
         else:
             self._aliases[_key(MailAddress.parse(name))] = targets
 
-    def _check_circle(self, key: tuple[str, str], above: tuple[tuple[str, str], ...]) -> None:
-        if key in above:
-            raise ValueError(f"the alias {'@'.join(key)} leads back to itself")
-        for target in self._aliases.get(key, ()):
-            if _key(target) != key:  # anna, and somebody else as well
-                self._check_circle(_key(target), (*above, key))
+    def _check_circles(self) -> None:
+        others = {  # an alias may name itself: anna, and somebody else as well
+            key: {_key(target) for target in targets} - {key} for key, targets in self._aliases.items()
+        }
+        try:
+            TopologicalSorter(others).prepare()
+        except CycleError as exc:
+            raise ValueError(f"the alias {'@'.join(exc.args[1][0])} leads back to itself") from None
 
     async def recipient(self, recipient: Recipient, envelope: Envelope, client: Client) -> Sequence[Recipient]:
         found = await self._resolve(recipient.address)
-        return [replace(recipient, address=address) for address in dict.fromkeys(found)]
+        wished = of_others = recipient.notify
+        if Notify.SUCCESS in wished:  # it is told of one alone: RFC 3461 section 5.2.7.3 (c)
+            of_others = wished - {Notify.SUCCESS} or frozenset({Notify.NEVER})
+        return [
+            replace(recipient, address=address, notify=of_others if place else wished)
+            for place, address in enumerate(found)
+        ]
 
-    async def _resolve(self, address: MailAddress) -> list[MailAddress]:
-        key = _key(address)
-        targets = self._aliases.get(key)
+    async def _resolve(self, address: MailAddress) -> Collection[MailAddress]:
+        found: dict[MailAddress, None] = {}
+        followed = set()
+        waiting = [address]
+        is_for_nobody = False
+        while waiting:
+            one = waiting.pop()
+            if one in followed:
+                continue
+            followed.add(one)
+            targets = await self._follow(one)
+            is_for_nobody = is_for_nobody or not targets
+            for target in reversed(targets):
+                if _key(target) == _key(one):
+                    found[target] = None
+                else:
+                    waiting.append(target)
+        return found if found or is_for_nobody else [address]
+
+    async def _follow(self, address: MailAddress) -> Sequence[MailAddress]:
+        """The next step: whom mail for `address` goes to, itself if that is all."""
+        targets = self._aliases.get(_key(address))
         if targets is not None:
-            found = [[target] if _key(target) == key else await self._resolve(target) for target in targets]
-            return [one for each in found for one in each]
+            return targets
         if not address.domain or await self._knows(address):
             return [address]
         base = address.local.partition(self._separator)[0] if self._separator else ""
         if base and base != address.local:
-            return await self._resolve(MailAddress(base, address.domain))
+            return [MailAddress(base, address.domain)]
         return self._catch_all.get(address.ascii_domain, [address])
 
     async def _knows(self, address: MailAddress) -> bool:
         if self._ask is None:
             return _key(address) in self._known
         return (self._separator is not None or bool(self._catch_all)) and await self._ask(address)
+
+
+class QualifiedDomains(Rule):
+    """For submission: the domains of the envelope have a dot, as RFC 6409 section 4.2 demands, or are one of `domains`,
+    which are known here. Address literals may stand, and so may "postmaster" alone.
+    """
+
+    def __init__(self, *, domains: Iterable[str] = ()) -> None:
+        self._domains = _domains(domains)
+
+    async def sender(self, envelope: Envelope, client: Client) -> Envelope:
+        if envelope.sender is not None and not self._is_qualified(envelope.sender):
+            raise Refused(554, "5.1.8", "The sender's domain is no whole one: it has no dot.")
+        return envelope
+
+    async def recipient(self, recipient: Recipient, envelope: Envelope, client: Client) -> Sequence[Recipient]:
+        if not self._is_qualified(recipient.address):
+            raise Refused(554, "5.1.2", "The recipient's domain is no whole one: it has no dot.")
+        return (recipient,)
+
+    def _is_qualified(self, address: MailAddress) -> bool:
+        domain = address.ascii_domain
+        return not domain or "." in domain or domain.startswith("[") or domain in self._domains
 
 
 class SendersOfUsers(Rule):

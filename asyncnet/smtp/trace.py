@@ -9,7 +9,7 @@ import re
 from email.utils import formatdate
 from functools import lru_cache
 
-from asyncnet.smtp.address import parse_domain
+from asyncnet.smtp.address import parse_literal
 from asyncnet.smtp.delivery import Client, Role
 from asyncnet.smtp.envelope import Envelope, Recipient
 
@@ -49,9 +49,7 @@ def received_field(
 @lru_cache(maxsize=256)
 def _from(name: str, host: str | None) -> str:
     """Extended-Domain: what it called itself, and where it really is. Anybody can call themselves anything."""
-    try:
-        name = parse_domain(name)
-    except ValueError:
+    if parse_literal(name) is None:  # a literal of another kind may hold brackets and semicolons
         name = re.sub(r"[^A-Za-z0-9.:_-]", "?", name)
     if host is None:
         return name or "unknown"

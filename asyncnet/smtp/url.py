@@ -15,6 +15,7 @@ from asyncnet.urls import (
     authority,
     check_characters,
     check_escapes,
+    decoded,
     host_and_port,
     shown,
     split_url,
@@ -66,8 +67,8 @@ def parse_url(text: str) -> SMTPURL:
         raise URLError(f"{shown(text)}: nothing stands behind the host")
     user, password, place = split_userinfo(text, place)
     host, port = host_and_port(text, place, DEFAULT_PORTS[scheme])
-    user = None if user is None else _decoded(user, text)
-    password = None if password is None else _decoded(password, text)
+    user = None if user is None else decoded(text, user)
+    password = None if password is None else decoded(text, password)
     return SMTPURL(scheme, host, port, user, password)
 
 
@@ -78,10 +79,3 @@ def _parse_unix(text: str) -> SMTPURL:
     if not path or path.startswith("//") or "\0" in path:
         raise URLError(f"{shown(text)}: the path of a socket is missing: {_UNIX}/run/lmtp.sock")
     return SMTPURL("lmtp", "", path=path)
-
-
-def _decoded(part: str, text: str) -> str:
-    try:
-        return unquote(part, errors="strict")
-    except UnicodeDecodeError:
-        raise URLError(f"{shown(text)}: user and password are UTF-8") from None

@@ -223,7 +223,7 @@ def _split_path(argument: str, word: str, enhanced: str) -> tuple[str, dict[str,
         if not path:
             raise CommandError("a source route that leads nowhere", 501, enhanced)
     parameters: dict[str, str | None] = {}
-    for text in (match[2] or "").split():
+    for text in filter(None, (match[2] or "").split(" ")):  # no other white space
         parameter = _match_parameter(text)
         keyword = parameter[1].upper() if parameter else ""
         if parameter is None or keyword in parameters:
@@ -331,21 +331,7 @@ def parse_auth(argument: str) -> tuple[str, str | None]:
 
 # Replies with enhanced status codes: RFC 2034, RFC 3463. Each line of a reply has the code.
 
-_match_enhanced = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: +|$)").match
-
 
 def coded(code: int, enhanced: str, *lines: str) -> Reply:
     """A reply, each line of which begins with its enhanced code: `coded(250, "2.1.0", "Sender ok.")`."""
     return Reply(code, tuple(f"{enhanced} {line}" for line in lines or ("",)))
-
-
-def split_enhanced(reply: Reply) -> tuple[str | None, tuple[str, ...]]:
-    """The enhanced code of a reply (None: it has none, or one of another class), and its lines without it."""
-    match = _match_enhanced(reply.lines[0])
-    if match is None or match[1][0] != str(reply.code // 100):
-        return None, reply.lines
-    lines = []
-    for line in reply.lines:
-        own = _match_enhanced(line)
-        lines.append(line[own.end() :] if own else line)
-    return match[1], tuple(lines)

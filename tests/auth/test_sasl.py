@@ -338,6 +338,7 @@ def test_a_password_is_the_same_however_unicode_writes_it() -> None:
         b"p=tls-unique,,n=anna,r=abc",
         b"x,,n=anna,r=abc",
         b"n,root,n=anna,r=abc",
+        b"n,,n=" + "\ufdfa".encode() * 342 + b",r=abc",
     ],
 )
 def test_a_first_message_that_is_none_is_refused(first: bytes) -> None:

@@ -76,6 +76,12 @@ def test_html_is_read_without_its_tags() -> None:
 HOSTILE = "\x1b[31mred\x07\x9b2J\u202eevil\u2066\x00\x08\x7f"
 
 
+@pytest.mark.parametrize("number", [b"9" * 5000, b"0" * 5000 + b"65", b"x" + b"f" * 5000])
+def test_a_character_whose_number_has_no_end_is_none(number: bytes) -> None:
+    shown = read_message(b"Content-Type: text/html\r\n\r\n<p>before &#" + number + b"; after</p>\r\n")
+    assert shown == "\nbefore \ufffd after\n"
+
+
 def test_no_control_character_gets_through() -> None:
     encoded = base64.b64encode(HOSTILE.encode()).decode()
     content = (
@@ -194,7 +200,15 @@ def test_bombs_are_no_work(content: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [b"*0*=idna''x", b"*0*=\x00''x", b"*=\x00''x", b"*=nowhere''x", b"*" + b"9" * 5000 + b"=x"]
+    "value",
+    [
+        b"*0*=idna''x",
+        b"*0*=\x00''x",
+        b"*=\x00''x",
+        b"*=nowhere''x",
+        b"*" + b"9" * 5000 + b"=x",
+        b"*=a; name*0=b; charset*0=b; boundary*0=b",
+    ],
 )
 @pytest.mark.parametrize("parameter", [b"text/plain; name", b"text/plain; charset", b"multipart/mixed; boundary"])
 def test_parameters_that_nobody_can_read_harm_nobody(parameter: bytes, value: bytes) -> None:
@@ -213,6 +227,8 @@ WORDS = st.sampled_from(
         b"From: <\r\n",
         b'Content-Type: text/plain; charset="',
         b"; name*0*=idna''%ff",
+        b"; name*=x",
+        b"&#" + b"9" * 5000,
         b" x\r\n",
         b"Content-Transfer-Encoding: base64\r\n",
         b"Content-Transfer-Encoding: quoted-printable\r\n",

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from asyncnet.relay.messages import Outcome, State
 from asyncnet.relay.queue import Queue, open_queue
 from asyncnet.replies import Reply
 from asyncnet.smtp.envelope import Envelope
+from tests.cli.command import COMMAND, DEADLINE, environment
 from tests.cli.command import run as run_process
 from tests.relay.use import CLIENT, Clock, content, put, to
 
@@ -205,6 +207,23 @@ def test_whoever_may_not_read_a_queue_is_told_so(
     assert err == (
         f"asyncnet queue: {spool[0]}/queue.db: Permission denied: a queue is for the user that its relay runs as\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("redirection", "status", "said"),
+    [
+        (">/dev/full", 1, "asyncnet queue: standard output: No space left on device\n"),
+        (">&-", 2, "asyncnet queue: standard output is closed\n"),
+        ("2>&-", 0, ""),
+        ("| true", 0, ""),
+    ],
+)
+def test_standard_streams_that_are_closed_or_full(
+    spool: tuple[str, str, str], redirection: str, status: int, said: str
+) -> None:
+    command = f"{' '.join(COMMAND)} queue list --spool {spool[0]} {redirection}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], env=environment(), capture_output=True, text=True, timeout=DEADLINE)
+    assert (done.returncode, done.stderr) == (status, said)
 
 
 def test_the_command_works_while_a_relay_is_at_work(spool: tuple[str, str, str]) -> None:

@@ -144,6 +144,14 @@ def test_who_is_refused_is_named_and_the_others_get_it(post: Post, capfd: pytest
     assert summary == "asyncnet send: letter.eml: 1 of its 3 recipients do not get it"
 
 
+def test_who_is_refused_drives_no_terminal(post: Post, capfd: pytest.CaptureFixture[str]) -> None:
+    post.fails["do\u202era"] = Refused(550, "5.1.1", "No \u202e here.")
+    assert main(["send", "--to", "do\u202era@example.net", "--to", "eve@example.net", "letter.eml", post.url]) == 1
+    refusal, _ = capfd.readouterr().err.splitlines()
+    assert refusal.startswith("asyncnet send: letter.eml to do\\u202era@example.net: ")
+    assert refusal.isprintable()
+
+
 def test_a_message_that_nobody_gets_says_why_for_each(post: Post, capfd: pytest.CaptureFixture[str]) -> None:
     post.fails |= {name: Refused(550, "5.1.1", f"No {name}.") for name in ("carl", "dora", "eve")}
     assert main(["send", "letter.eml", post.url]) == 1

@@ -108,6 +108,38 @@ def test_users_and_trusted_networks_send_to_others(tmp_path: Path, mail: Path, u
             until(lambda: len(messages(mail / "carl")) == 2)
 
 
+def test_the_password_of_a_host_comes_from_netrc(tmp_path: Path, mail: Path, users: Path) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login anna password secret\n")
+    there = ("--role", "submission", "--users", users, "--spool", tmp_path / "there", "--local", f"example.com={mail}")
+    with serving("smtp", "tcp://127.0.0.1:0", *there) as host:
+        url = f"smtp://anna@127.0.0.1:{host.ports[0]}"
+        options = ("--spool", tmp_path / "spool", "--trust", "127.0.0.1", "--relay-to", url)
+        with serving("smtp", "tcp://127.0.0.1:0", *options, NETRC=str(tmp_path / "netrc")) as service:
+            with client(service.ports[0]) as smtp:
+                smtp.sendmail("anna@example.org", ["carl@example.com"], MESSAGE)
+            until(lambda: messages(mail / "carl") == ["hello"])
+
+
+def test_the_postmaster_of_a_relay_is_that_of_its_domain(tmp_path: Path, mail: Path) -> None:
+    there = ("--spool", tmp_path / "there", "--local", f"example.com={mail}")
+    with serving("smtp", "tcp://127.0.0.1:0", *there) as host:
+        way = f"example.com=smtp://127.0.0.1:{host.ports[0]}"
+        with serving("smtp", "tcp://127.0.0.1:0", "--spool", tmp_path / "spool", "--relay-domain", way) as service:
+            with client(service.ports[0]) as smtp:
+                smtp.sendmail("anna@example.org", ["postmaster"], MESSAGE)
+            until(lambda: messages(mail / "postmaster") == ["hello"])
+
+
+def test_who_submits_names_whole_domains(tmp_path: Path, mail: Path, users: Path) -> None:
+    options = ("--role", "submission", "--users", users, "--spool", tmp_path / "spool", "--local", f"localhost={mail}")
+    with serving("smtp", "tcp://127.0.0.1:0", *options) as service, client(service.ports[0]) as smtp:
+        smtp.login("anna", "secret")
+        assert smtp.mail("anna@sales") == (554, b"5.1.8 The sender's domain is no whole one: it has no dot.")
+        assert smtp.mail("anna@localhost")[0] == 250
+        assert smtp.rcpt("carl@sales")[0] == 554
+        assert [smtp.rcpt(one)[0] for one in ("carl@localhost", "postmaster", "carl@example.org")] == [250, 250, 250]
+
+
 def test_what_has_its_250_arrives_though_both_ends_were_killed(tmp_path: Path, mail: Path) -> None:
     spool = ("--spool", tmp_path / "spool", "--trust", "127.0.0.1")
     there = ("--spool", tmp_path / "there", "--local", f"example.com={mail}")
@@ -160,13 +192,29 @@ def test_what_a_mailbox_has_no_room_for_waits(tmp_path: Path, mail: Path) -> Non
         until(lambda: messages(mail / "carl") == ["hello"])
 
 
+def test_mail_waits_for_mailboxes_that_are_not_there_for_a_while(tmp_path: Path, mail: Path) -> None:
+    options = ("--spool", tmp_path / "spool", "--local", f"example.com={mail}")
+    with serving("smtp", "tcp://127.0.0.1:0", *options) as service, client(service.ports[0]) as smtp:
+        mail.rename(tmp_path / "unmounted")
+        assert refusal(smtp, "carl@example.com") == b"4.3.0 The mailbox cannot be opened: please come again."
+        (tmp_path / "unmounted").rename(mail)
+        smtp.sendmail("anna@example.org", ["carl@example.com"], MESSAGE)
+        until(lambda: messages(mail / "carl") == ["hello"])
+        smtp.quit()
+        _, log = service.end(signal.SIGTERM)
+    assert "the mailbox of carl@example.com cannot be opened: " in log
+    assert "Traceback" not in log
+
+
 def test_aliases_lead_to_others(tmp_path: Path, mail: Path) -> None:
     aliases = tmp_path / "aliases.toml"
-    aliases.write_text('"info@example.com" = ["carl@example.com"]\n')
+    names = ("info", "postmaster")
+    aliases.write_text("".join(f'"{name}@example.com" = ["carl@example.com"]\n' for name in names))
     options = ("--spool", tmp_path / "spool", "--local", f"example.com={mail}", "--aliases", aliases)
     with serving("smtp", "tcp://127.0.0.1:0", *options) as service, client(service.ports[0]) as smtp:
-        smtp.sendmail("anna@example.org", ["info@example.com"], MESSAGE)
-        until(lambda: messages(mail / "carl") == ["hello"])
+        for recipient in ("info@example.com", "postmaster@example.com", "postmaster"):
+            smtp.sendmail("anna@example.org", [recipient], MESSAGE)
+        until(lambda: messages(mail / "carl") == ["hello"] * 3)
 
 
 def test_what_catches_all_takes_no_mail_from_those_who_have_a_mailbox(tmp_path: Path, mail: Path) -> None:
@@ -256,12 +304,17 @@ def test_a_name_that_others_would_not_listen_to_is_warned_of(
         (["--spool", "DIR", "--trust", "127.0.0.1", "--relay-to", "http://127.0.0.1"], "smtp://"),
         (["--spool", "DIR", "--trust", "127.0.0.1", "--name-server", "nobody"], "--name-server is an address"),
         (["--spool", "DIR", "--trust", "127.0.0.1", "--aliases", "nowhere.toml"], "--aliases nowhere.toml"),
-        (["--spool", "DIR", "--trust", "127.0.0.1", "--relay-to", "smtp://anna@127.0.0.1"], "no password"),
+        (["--spool", "DIR", "--trust", "127.0.0.1", "--relay-to", "smtp://anna@127.0.0.1"], "the password is missing"),
+        (["--spool", "DIR", "--relay-domain", "a.example=smtp://anna@127.0.0.1"], "anna@127.0.0.1: the password"),
         (["--spool", "DIR", "--relay-domain", "a.example=lmtp+unix:/x", "--tls-out", "required"], "a Unix socket"),
         (["--spool", "DIR", "--local", "a.example=DIR", "--relay-domain", "A.example=smtp://127.0.0.1"], "twice"),
         (["--discard", "--require-tls"], "--require-tls needs --cert"),
         (["--spool", "DIR", "--trust", "127.0.0.1", "--quota", "1M"], "--quota goes with --local"),
-        (["--discard", "--check-senders"], "--check-senders goes with --users"),
+        (["--spool", "DIR", "--trust", "127.0.0.1", "--check-senders"], "--check-senders goes with --users"),
+        (["--discard", "--check-senders"], "--discard keeps nothing"),
+        (["--discard", "--messages-per-hour", "5"], "--discard keeps nothing"),
+        (["--spool", "DIR", "--trust", "127.0.0.1", "--relay-ca", "ca.pem"], "--relay-ca goes with --relay-to or"),
+        (["--spool", "DIR", "--relay-domain", "a.example=smtp://127.0.0.1", "--relay-ca", "none.pem"], "does not load"),
         (["--discard", "--hostname", "no name"], "hostname is a domain"),
         (["--discard", "--role", "submission"], "--role submission takes mail from users who log in"),
         (["--spool", "DIR", "--local", "a.example=DIR", "--role", "submission"], "goes with --users FILE"),
@@ -270,8 +323,9 @@ def test_a_name_that_others_would_not_listen_to_is_warned_of(
     ],
 )
 def test_what_could_not_work_is_refused_at_once(
-    options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("NETRC", str(tmp_path / "no netrc"))
     arguments = [option.replace("DIR", str(tmp_path)) for option in options]
     try:
         status = main(["serve", "smtp", "tcp://127.0.0.1:0", *arguments])

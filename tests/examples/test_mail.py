@@ -44,3 +44,22 @@ def test_without_its_arguments_an_example_explains_itself(name: str, says: str) 
     assert done.returncode == 1
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_no_header_keeps_it_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(running.ENVIRONMENT, "PASSWORD", "anna")
+    heads = [
+        b'From: "' + b'"' * 300_000,  # the standard library would parse that for an hour
+        b"From: " + b"(" * 100_000,
+        b"From: =?nowhere?q?x?= <a@example.org>",
+        b"From: =?utf-8?b?w?= \xff",
+        b"From: =?utf-8?q?a=0D=0A=1B[2J?=",
+        b"From: =?utf-8?q?Gr=C3=BC=C3=9Fe?=",
+    ]
+    with in_thread() as portal:
+        mails = [head + b"\r\n\r\nx\r\n" for head in heads]
+        service = portal.start(partial(serve, POP3Handler(boxes(*mails), Users()), "tcp://127.0.0.1:0"))
+        done = run("read_mail.py", service.urls[0].replace("://", "://anna@"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[1:3] == ["6 'Gr\\xfc\\xdfe' '-'", "5 'a\\r\\n\\x1b[2J' '-'"]
+    assert len(done.stdout.splitlines()) == 7

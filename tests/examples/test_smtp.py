@@ -67,6 +67,31 @@ def test_attachments_are_saved_under_names_that_lead_nowhere(tmp_path: Path) -> 
     assert saved == {"report.txt": "report.txt", "_.._.evil": "../../.evil"}
 
 
+PART = b'Content-Type: multipart/mixed; boundary="b"\r\n\r\n--b\r\n%s\r\n\r\nhello\r\n--b--\r\n'
+
+
+def test_mail_that_nobody_can_read_is_refused_for_good_and_keeps_no_other(tmp_path: Path) -> None:
+    name = "\u5831\u544a" * 100
+    with serving_mail("mail_receiver.py", "me@example.org", tmp_path, ANYWHERE) as (url, lines):
+        with smtplib.SMTP("127.0.0.1", int(url.rpartition(":")[2]), timeout=SECONDS) as smtp:
+            for field in (
+                b"Content-Disposition: " + b"(" * 5000,
+                b"Content-Disposition: '=@;x*",
+                b"Content-Disposition: " + b'"' * 50_000,
+                b"Content-Type: " + b'"' * 50_000,
+            ):
+                with pytest.raises(smtplib.SMTPDataError) as caught:
+                    smtp.sendmail("anna@example.org", ["me@example.org"], PART % field)
+                assert (caught.value.smtp_code, caught.value.smtp_error[:6]) == (554, b"5.6.0 ")
+            message = EmailMessage()
+            message["Subject"] = "\x1b[2J"
+            message.set_content("here it is")
+            message.add_attachment(b"report", maintype="application", subtype="x", filename=name)
+            smtp.send_message(message, "anna@example.org", ["me@example.org"])
+        assert next(lines) == "'\\x1b[2J' from anna@example.org: 1 saved\n"
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"report"]
+
+
 def test_users_submit_mail_that_a_smarthost_gets(tmp_path: Path) -> None:
     certificate, users = tmp_path / "cert.pem", tmp_path / "users.toml"
     authority = trustme.CA()

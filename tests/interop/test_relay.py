@@ -92,6 +92,22 @@ def test_it_logs_in_over_tls(tmp_path: Path) -> None:
     assert b"TLS1." in content
 
 
+def test_who_has_to_log_in_and_has_not_is_refused(tmp_path: Path) -> None:
+    with exim() as peer, relaying(tmp_path, "--relay-to", peer.url()) as relay:
+        relay.send(["members@example.com"], letter("hello"))
+        assert fates(relay.wait_for_report())["members@example.com"]["Action"] == "failed"
+        assert peer.files() == []
+
+
+def test_mail_waits_for_tls_that_is_offered_and_does_not_work(tmp_path: Path) -> None:
+    with opensmtpd() as peer:
+        options = ("--relay-to", peer.url(LOGIN), "--relay-ca", peer.ca)
+        with relaying(tmp_path, *options) as relay:
+            relay.send([CARL], letter("hello"))
+            assert " 4." in relay.wait_until_put_off()
+            assert peer.files() == []
+
+
 def test_a_password_is_told_over_tls_alone_without_being_asked(tmp_path: Path) -> None:
     with aiosmtpd() as peer:
         with relaying(tmp_path, "--relay-to", peer.url(LOGIN), "--relay-ca", peer.ca) as relay:

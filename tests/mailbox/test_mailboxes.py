@@ -285,7 +285,7 @@ def mailboxes(request: pytest.FixtureRequest, tmp_path: Path) -> Mailboxes:
         return MemoryMailboxes("anna", "bert")
     root = tmp_path / "root"
     for user in ("anna", "bert"):
-        (root / user).mkdir(parents=True)
+        (root / user / "new").mkdir(parents=True)
     boxes = Maildirs(root)
     return boxes if request.param == "maildirs" else _Local(Domains({"Example.org": boxes}))
 

@@ -106,21 +106,22 @@ async def test_what_was_counted_is_remembered_until_the_file_changes(
     assert (await box.messages())[0].size == 9
 
 
-async def test_a_file_that_may_not_be_read_keeps_nobody_from_the_others(
-    path: Path, box: Maildir, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+async def test_a_file_that_cannot_be_read_keeps_nobody_from_the_others(
+    path: Path, box: Maildir, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     (path / "new" / "1.host").write_bytes(b"a\n")
     message = await deliver(box)
     open_file = maildir.open_file
 
     def refuse_one(folder: int, name: str) -> Any:
-        return failing(errno.EACCES)() if name == "1.host" else open_file(folder, name)
+        return failing(number)() if name == "1.host" else open_file(folder, name)
 
     monkeypatch.setattr(maildir, "open_file", refuse_one)  # root may read everything
     monkeypatch.setattr(maildir, "_counted", {})
     assert {one.uid for one in await box.messages()} == {"1.host", message.uid}
     assert await get(box, message) == MAIL
-    with fails(errno.EACCES):
+    with fails(number):
         await get(box, "1.host")
 
 
@@ -206,6 +207,27 @@ async def test_a_message_that_another_program_moves_is_found_again(path: Path, b
     assert {one.uid for one in await box.messages()} == {one.uid for one in messages}
     (path / "cur" / f"{messages[0].uid}:2,T").rename(path / "cur" / f"{messages[0].uid}:2,ST")
     await box.remove([one.uid for one in messages])
+    assert files(path) == []
+
+
+async def test_one_that_is_moved_again_and_again_is_not_said_to_be_removed(
+    path: Path, box: Maildir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moving, other = await deliver(box), await deliver(box)
+    unlink, flags = os.unlink, iter("DFRS" * 10)
+
+    def come_too_late(name: str, *, dir_fd: int) -> None:
+        if name.startswith(moving.uid):
+            (place,) = path.glob(f"*/{moving.uid}*")
+            place.rename(path / "cur" / f"{place.name.partition(':')[0]}:2,{next(flags)}")
+        unlink(name, dir_fd=dir_fd)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "unlink", come_too_late)
+        with fails(errno.EAGAIN):
+            await box.remove([moving.uid, other.uid])
+    assert [message.uid for message in await box.messages()] == [moving.uid]
+    await box.remove([moving.uid])
     assert files(path) == []
 
 
@@ -413,23 +435,49 @@ async def test_a_user_whose_folder_is_a_symlink_reaches_nothing(tmp_path: Path, 
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "anna").symlink_to(secret)
     (tmp_path / "root" / "bert").write_bytes(b"no folder")
-    boxes = Maildirs(tmp_path / "root", create=True)
-    with fails(errno.ENOTDIR, errno.ELOOP):
-        await deliver(await boxes.of("anna"))
-    with pytest.raises(LookupError):
-        await boxes.of("bert")
+    for user in ("anna", "bert"):
+        with pytest.raises(LookupError):
+            await Maildirs(tmp_path / "root").of(user)
+        with fails(errno.ENOTDIR, errno.ELOOP):
+            await Maildirs(tmp_path / "root", create=True).of(user)
     assert os.listdir(secret) == ["key"]
 
 
-async def test_a_folder_of_mailboxes_that_has_gone_is_not_made_again(tmp_path: Path) -> None:
-    """It may be on a disk that is missing: mailboxes beside it would be found empty, and filled."""
-    boxes = Maildirs(tmp_path / "root", create=True)
-    await boxes.of("anna")
+async def test_a_folder_that_is_no_maildir_is_nobodys_until_it_is_made_one(tmp_path: Path) -> None:
+    for name in ("backup/anna/new", "carl/new", "emil", "franz/tmp"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "dora").mkdir()
+    (tmp_path / "dora" / "new").symlink_to(tmp_path / "carl" / "new")
+    there, made = Maildirs(tmp_path), Maildirs(tmp_path, create=True)
+    for user in ("backup", "dora"):
+        with pytest.raises(LookupError):
+            await there.of(user)
+    for user in ("carl", "emil", "franz"):
+        await deliver(await there.of(user))
+    await made.of("backup")
+    await deliver(await there.of("backup"))
+
+
+async def test_where_nobody_can_know_whether_a_maildir_is_there_it_is_not_said_to_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "lstat", failing(errno.EACCES))  # root may look everywhere
+    with fails(errno.EACCES):
+        await Maildirs(tmp_path).of("anna")
+
+
+@pytest.mark.parametrize("create", [False, True])
+async def test_where_the_mailboxes_have_gone_nobody_is_said_to_have_none(tmp_path: Path, create: bool) -> None:
+    (tmp_path / "root" / "anna").mkdir(parents=True)
+    boxes = Maildirs(tmp_path / "root", create=create)
     (tmp_path / "root").rename(tmp_path / "unmounted")
-    for user in ("anna", "bert"):
+    for user in ("anna", "nobody"):
         with fails(errno.ENOENT):
             await boxes.of(user)
     assert not (tmp_path / "root").exists()
+    (tmp_path / "root").write_bytes(b"no folder")
+    with fails(errno.ENOTDIR):
+        await boxes.of("anna")
 
 
 async def test_a_name_that_is_too_long_for_a_folder_is_nobodys(tmp_path: Path) -> None:

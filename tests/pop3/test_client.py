@@ -122,6 +122,29 @@ async def test_it_logs_in_by_the_best_way_that_there_is(script: list[tuple[bytes
         await pop3.login("anna", "secret")
 
 
+@pytest.mark.parametrize("refusal", [b"-ERR [AUTH] no\r\n", b"-ERR no\r\n"])
+async def test_who_has_no_keys_on_the_server_logs_in_by_the_next_way(refusal: bytes) -> None:
+    async def script(peer: ScriptedPeer) -> None:
+        await answering(capable(b"SASL SCRAM-SHA-256 LOGIN PLAIN"))(peer)
+        assert (await peer.expect_until(b"\r\n")).startswith(b"AUTH SCRAM-SHA-256 ")
+        await peer.send(refusal)
+        await answering((b"AUTH PLAIN " + PLAIN + b"\r\n", b"+OK in\r\n"))(peer)
+
+    async with client_of(script) as pop3:
+        await pop3.login("anna", "secret")
+
+
+async def test_but_not_where_the_password_was_right() -> None:
+    async def script(peer: ScriptedPeer) -> None:
+        await answering(capable(b"SASL LOGIN PLAIN"))(peer)
+        await answering((b"AUTH PLAIN " + PLAIN + b"\r\n", b"-ERR [IN-USE] later\r\n"))(peer)
+
+    async with client_of(script) as pop3:
+        with pytest.raises(ReplyError) as caught:
+            await pop3.login("anna", "secret")
+        assert caught.value.code == "IN-USE"
+
+
 async def test_an_initial_response_that_is_too_long_is_sent_when_it_is_asked_for() -> None:
     password = "x" * 300
     response = base64.b64encode(f"\0anna\0{password}".encode())
@@ -283,6 +306,17 @@ async def test_messages_come_as_they_were_sent() -> None:
         await pop3.noop()
 
 
+async def test_what_was_deleted_before_it_was_closed_is_not_said_to_be_gone() -> None:
+    script = answering((b"DELE 1\r\n", b"+OK\r\n"), (b"RETR 2\r\n", b"+OK\r\nSubject: x\r\n"))
+    async with client_of(script) as pop3:
+        await pop3.delete(1)
+        async with pop3.retrieve(2):
+            pass
+        with pytest.raises(trio.ClosedResourceError, match="nothing is removed"):
+            await pop3.quit()
+        await pop3.quit()
+
+
 async def test_one_task_uses_it_at_a_time() -> None:
     async with client_of(answering((b"RETR 1\r\n", b"+OK\r\na\r\n.\r\n"))) as pop3:
         async with pop3.retrieve(1) as pieces:
@@ -367,6 +401,24 @@ async def test_a_message_without_an_end_takes_no_memory() -> None:
         finally:
             tracemalloc.stop()
         assert pop3.is_closed
+        assert peak < 5_000_000
+
+
+async def test_a_list_takes_no_more_memory_than_what_it_says() -> None:
+    async def script(peer: ScriptedPeer) -> None:
+        await peer.expect(b"LIST\r\n")
+        await peer.send(b"+OK\r\n")
+        for number in range(1, 3001):
+            await peer.send(b"%d 5 " % number + b"x" * 4000 + b"\r\n")
+        await peer.send(b".\r\n")
+
+    async with client_of(script) as pop3:
+        tracemalloc.start()
+        try:
+            assert len(await pop3.list()) == 3000
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
         assert peak < 5_000_000
 
 

@@ -396,6 +396,31 @@ class TestTime:
                 pass
             assert 59 < trio.current_time() - began < 65
 
+    @pytest.mark.parametrize(
+        "said", [b"USER anna\r\nPASS wrong\r\n", b"AUTH PLAIN " + base64.b64encode(b"\0anna\0wrong") + b"\r\n"]
+    )
+    async def test_who_guesses_on_many_connections_holds_none_of_them_longer(
+        self, said: bytes, autojump_clock: object
+    ) -> None:
+        handler = POP3Handler(boxes(), Users())
+        ends: list[float] = []
+
+        async def guess() -> None:
+            async with connected(handler, timeout=1000) as peer:
+                await peer.script.send(said * 10)
+                try:
+                    while await peer.stream.receive_some():
+                        pass
+                except trio.BrokenResourceError:
+                    pass
+                ends.append(trio.current_time())
+
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for _ in range(40):
+                nursery.start_soon(guess)
+        assert max(ends) - began < 65
+
     async def test_the_service_does_not_take_a_still_client_for_an_idle_one(self, autojump_clock: object) -> None:
         listener = MemoryListener(address=HERE)
         async with trio.open_nursery() as nursery:

@@ -57,6 +57,19 @@ class TestLines:
             assert (await peer.line()).startswith("-ERR [SYS/PERM] Too many errors")
             await peer.script.expect_end()
 
+    async def test_nor_does_it_help_that_it_is_too_long_to_be_read(self) -> None:
+        async with connected(POP3Handler(boxes(), Users(), limits=POP3Limits(errors=5))) as peer:
+            for _ in range(6):
+                await peer.err("a" * 3000, "A command has at most")
+            assert (await peer.line()).startswith("-ERR [SYS/PERM] Too many errors")
+            await peer.script.expect_end()
+
+    async def test_a_response_that_is_too_long_is_refused_once(self) -> None:
+        async with connected(POP3Handler(boxes(*MAILS), Users())) as peer:
+            assert await peer.do("AUTH PLAIN") == "+ "
+            await peer.err("a" * 20_000, "A response has at most")
+            await peer.log_in()
+
     async def test_a_good_command_between_starts_the_count_again(self) -> None:
         async with logged_in(limits=POP3Limits(errors=2)) as peer:
             for _ in range(5):

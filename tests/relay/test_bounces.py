@@ -222,6 +222,17 @@ def test_eight_bits_in_headers_are_declared() -> None:
     assert returned["Content-Transfer-Encoding"] == "8bit"
 
 
+def test_words_beyond_ascii_are_declared() -> None:
+    made = report(Fate(CARL, Action.FAILED, "5.1.1", "550 5.1.1 kein Empfänger", "mx.example"))
+    assert made.envelope.body is Body.EIGHT_BIT
+    assert not made.envelope.international
+    message = parsed(made)
+    words, status, _ = message.iter_parts()
+    assert message["Content-Transfer-Encoding"] == words["Content-Transfer-Encoding"] == "8bit"
+    assert "kein Empfänger" in words.get_content()
+    assert status.as_bytes().isascii()
+
+
 @given(st.text(), st.text(max_size=50), st.binary(max_size=300))
 def test_no_words_break_a_report(text: str, host: str, content: bytes) -> None:
     content = content.replace(b"\n", b"").replace(b"\r", b"\r\n")

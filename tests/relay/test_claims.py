@@ -236,6 +236,13 @@ def explained(database: sqlite3.Connection, statement: object) -> str:
     return "; ".join(row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {text}"))
 
 
+def count_destinations(folder: Path) -> int:
+    with sqlite3.connect(folder / "queue.db") as database:
+        [[count]] = database.execute("SELECT count(*) FROM destinations")
+    database.close()
+    return int(count)
+
+
 COUNT = 200_000
 
 
@@ -273,6 +280,26 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestManyMessages:
+    async def test_where_others_have_removed_all_of_it_each_look_is_short(self, tmp_path: Path) -> None:
+        """Else one would hold the database for as long as it takes, and ask more than SQLite can be asked at once."""
+        async with open_queue(tmp_path) as queue:
+            await put(queue, recipients=to("a@there.example"))
+            with sqlite3.connect(tmp_path / "queue.db") as database:
+                database.execute(
+                    "WITH RECURSIVE n(k) AS (SELECT 1 UNION ALL SELECT k + 1 FROM n WHERE k < 1000)"
+                    " INSERT INTO destinations SELECT 'gone' || k || '.example', k FROM n"
+                )
+            database.close()
+            looks, left = 1, 1001
+            while not (found := await queue.claim(200)):
+                before, left = left, await trio.to_thread.run_sync(count_destinations, tmp_path)
+                assert before - claiming.LOOKED_AT <= left < before
+                looks += 1
+                await queue.wait()
+            assert looks > 1000 // claiming.LOOKED_AT
+            assert domains(found) == ["there.example"]
+            assert await trio.to_thread.run_sync(count_destinations, tmp_path) == 1
+
     async def test_a_claim_takes_what_it_wants_and_the_dead_destination_hides_nothing(self, full: Path) -> None:
         async with open_queue(full) as queue:
             claims = await queue.claim(100, per_destination=20)

@@ -17,6 +17,7 @@ from tests.relay.use import (
     content,
     delivered,
     put,
+    to,
 )
 
 
@@ -103,6 +104,14 @@ class TestDamage:
             "UPDATE messages SET client = '[]' WHERE key = ?",
             "UPDATE recipients SET state = 'pendinf', next_attempt = 0 WHERE message = ?",
             "UPDATE recipients SET reply = '[]' WHERE message = ?",
+            "UPDATE recipients SET reply = CAST(x'ff' AS TEXT) WHERE message = ?",
+            "UPDATE recipients SET local = CAST(x'616eee61' AS TEXT) WHERE message = ?",
+            "UPDATE recipients SET local = x'61' WHERE message = ?",
+            "UPDATE recipients SET attempts = 'x' WHERE message = ?",
+            "UPDATE recipients SET last_attempt = 'x' WHERE message = ?",
+            "UPDATE messages SET sender_domain = CAST(x'ff' AS TEXT) WHERE key = ?",
+            "UPDATE messages SET expires = 'x' WHERE key = ?",
+            "UPDATE contents SET data = 'text' WHERE message = ?",
             "DELETE FROM messages WHERE key = ?",
         ],
     )
@@ -122,6 +131,39 @@ class TestDamage:
             told = {message.id: message.damage for message, _ in admin.find()}
         assert told.get(ids[1], UNREADABLE) == UNREADABLE
         assert told[ids[0]] is told[ids[2]] is None
+
+    async def test_a_recipient_whose_row_makes_no_sense_keeps_the_message(self, queue: Queue, tmp_path: Path) -> None:
+        id = await put(queue, recipients=to("a@x.example", "b@y.example"))
+        with sqlite3.connect(tmp_path / "queue.db") as database:
+            database.execute("UPDATE recipients SET state = 'pendinf' WHERE local = 'b'")
+        database.close()
+        (claim,) = await queue.claim(10)
+        assert not await delivered(queue, claim)
+        with open_admin(tmp_path) as admin:
+            assert [message.id for message, _ in admin.find()] == [id]
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            "UPDATE recipients SET destination = CAST(x'ff' AS TEXT)",
+            "UPDATE recipients SET destination = 'elsewhere.example'",
+            "UPDATE recipients SET next_attempt = 'x'",
+            "UPDATE destinations SET name = CAST(x'ff' AS TEXT)",
+            "UPDATE destinations SET name = 'elsewhere.example'",
+            "UPDATE destinations SET next_attempt = 'x'",
+            "DELETE FROM destinations",
+        ],
+    )
+    async def test_what_cannot_be_found_where_it_was_is_found_all_the_same(self, tmp_path: Path, damage: str) -> None:
+        async with open_queue(tmp_path) as queue:
+            id = await put(queue)
+        with sqlite3.connect(tmp_path / "queue.db") as database:
+            assert database.execute(damage).rowcount == 1
+        database.close()
+        async with open_queue(tmp_path) as queue:
+            while not (claims := await queue.claim(10)):
+                await queue.wait()
+        assert [claim.message.id for claim in claims] == [id]
 
     async def test_it_stays_aside_when_the_queue_is_opened_again(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture

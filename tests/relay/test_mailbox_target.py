@@ -16,10 +16,11 @@ from asyncnet.mailbox.maildir import Maildirs
 from asyncnet.mailbox.memory import MemoryMailboxes
 from asyncnet.mailbox.storage import Mailbox, Mailboxes
 from asyncnet.relay.mailbox_target import MailboxTarget
-from asyncnet.relay.messages import DamagedContent
-from asyncnet.relay.targets import Parcel
+from asyncnet.relay.messages import DamagedContent, UnreadableContent
+from asyncnet.relay.targets import Parcel, Verdict
 from asyncnet.smtp.address import MailAddress
 from asyncnet.smtp.envelope import Envelope
+from asyncnet.testing import cancel_at_each_checkpoint
 from tests.relay.use import to
 
 ANNA = Envelope(MailAddress("anna", "example.org"))
@@ -36,6 +37,13 @@ def parcel(*recipients: str, envelope: Envelope = ANNA, breaks: bool = False) ->
     return Parcel(envelope, tuple(to(*(f"{name}@example.org" for name in recipients))), sum(map(len, PIECES)), read)
 
 
+async def hand_over(mailboxes: Mailboxes, parcel: Parcel) -> list[Verdict]:
+    """What has become of it, for each recipient."""
+    verdicts: dict[int, Verdict] = {}
+    await MailboxTarget(mailboxes).courier().hand_over(parcel, verdicts)
+    return [verdicts[index] for index in range(len(parcel.recipients))]
+
+
 async def contents(mailboxes: Mailboxes, user: str) -> list[bytes]:
     mailbox = await mailboxes.of(user)
     return [b"".join([piece async for piece in mailbox.read(each.uid)]) for each in await mailbox.messages()]
@@ -46,12 +54,12 @@ def mailboxes(request: pytest.FixtureRequest, tmp_path: Path) -> Mailboxes:
     if request.param == "memory":
         return MemoryMailboxes("anna", "carl")
     for user in ("anna", "carl"):
-        (tmp_path / user).mkdir()
+        (tmp_path / user / "new").mkdir(parents=True)
     return Maildirs(tmp_path)
 
 
 async def test_everybody_has_a_copy_that_says_who_sent_it(mailboxes: Mailboxes) -> None:
-    verdicts = await MailboxTarget(mailboxes).courier().hand_over(parcel("anna", "carl"))
+    verdicts = await hand_over(mailboxes, parcel("anna", "carl"))
     assert [(verdict.reply.code, verdict.is_delivered) for verdict in verdicts] == [(250, True)] * 2
     for user in ("anna", "carl"):
         assert await contents(mailboxes, user) == [b"Return-Path: <anna@example.org>\r\n" + b"".join(PIECES)]
@@ -60,7 +68,7 @@ async def test_everybody_has_a_copy_that_says_who_sent_it(mailboxes: Mailboxes) 
 async def test_mail_for_everybody_opens_few_files(tmp_path: Path) -> None:
     users = [f"user{number}" for number in range(50)]
     for user in users:
-        (tmp_path / user).mkdir()
+        (tmp_path / user / "new").mkdir(parents=True)
     before = len(os.listdir("/proc/self/fd"))
     most = 0
 
@@ -69,33 +77,33 @@ async def test_mail_for_everybody_opens_few_files(tmp_path: Path) -> None:
         most = max(most, len(os.listdir("/proc/self/fd")) - before)
         yield b"".join(PIECES)
 
-    target, whole = MailboxTarget(Maildirs(tmp_path)), parcel(*users)
+    mailboxes, whole = Maildirs(tmp_path), parcel(*users)
     async with trio.open_nursery() as nursery:
         for _ in range(20):
-            nursery.start_soon(target.hand_over, replace(whole, read=read))
+            nursery.start_soon(hand_over, mailboxes, replace(whole, read=read))
     assert 0 < most < 200
     assert [len(os.listdir(tmp_path / user / "new")) for user in users] == [20] * 50
 
 
 async def test_a_bounce_says_that_nobody_sent_it(mailboxes: Mailboxes) -> None:
-    await MailboxTarget(mailboxes).hand_over(parcel("anna", envelope=Envelope(None)))
+    await hand_over(mailboxes, parcel("anna", envelope=Envelope(None)))
     (content,) = await contents(mailboxes, "anna")
     assert content.startswith(b"Return-Path: <>\r\n")
 
 
 async def test_who_does_not_exist_keeps_nobody_else_from_their_mail(mailboxes: Mailboxes) -> None:
-    verdicts = await MailboxTarget(mailboxes).hand_over(parcel("nobody", "carl", '"../carl"'))
+    verdicts = await hand_over(mailboxes, parcel("nobody", "carl", '"../carl"'))
     assert [str(verdict.reply)[:9] for verdict in verdicts] == ["550 5.1.1", "250 2.1.5", "550 5.1.1"]
     assert len(await contents(mailboxes, "carl")) == 1
 
 
 async def test_what_is_damaged_is_delivered_to_nobody(mailboxes: Mailboxes) -> None:
     with pytest.raises(DamagedContent):
-        await MailboxTarget(mailboxes).hand_over(parcel("anna", "carl", breaks=True))
+        await hand_over(mailboxes, parcel("anna", "carl", breaks=True))
     assert await contents(mailboxes, "anna") == await contents(mailboxes, "carl") == []
 
 
-@pytest.mark.parametrize("error", [OSError(errno.EIO, "broken"), DamagedContent("changed")])
+@pytest.mark.parametrize("error", [UnreadableContent("broken"), DamagedContent("changed")])
 async def test_who_has_it_already_does_not_get_it_again_where_the_content_fails_later(error: Exception) -> None:
     reads = 0
 
@@ -107,13 +115,29 @@ async def test_who_has_it_already_does_not_get_it_again_where_the_content_fails_
         yield b"".join(PIECES)
 
     users = [f"user{number}" for number in range(5)]
-    verdicts = await MailboxTarget(MemoryMailboxes(*users)).hand_over(replace(parcel(*users), read=read))
-    assert [verdict.reply.code for verdict in verdicts] == [250, 250, 451, 451, 451]
+    verdicts: dict[int, Verdict] = {}
+    with pytest.raises(type(error)):
+        await MailboxTarget(MemoryMailboxes(*users)).hand_over(replace(parcel(*users), read=read), verdicts)
+    assert [(index, verdict.reply.code) for index, verdict in verdicts.items()] == [(0, 250), (1, 250)]
+
+
+async def test_who_has_it_is_known_at_each_moment_at_which_a_delivery_is_given_up(tmp_path: Path) -> None:
+    users = [f"user{number}" for number in range(5)]
+    for attempt in cancel_at_each_checkpoint():
+        (folder := tmp_path / str(len(list(tmp_path.iterdir())))).mkdir()
+        for user in users:
+            (folder / user).mkdir()
+        verdicts: dict[int, Verdict] = {}
+        with attempt:
+            await MailboxTarget(Maildirs(folder)).hand_over(parcel(*users), verdicts)
+        has_it = [user for user in users if (folder / user / "new").is_dir() and any((folder / user / "new").iterdir())]
+        assert has_it == [users[index] for index in sorted(verdicts)]
+    assert len(verdicts) == 5
 
 
 async def test_a_full_mailbox_is_tried_again(tmp_path: Path) -> None:
     boxes = Maildirs(tmp_path, create=True, quota_bytes=30)
-    (verdict,) = await MailboxTarget(boxes).hand_over(parcel("anna"))
+    (verdict,) = await hand_over(boxes, parcel("anna"))
     assert str(verdict.reply).startswith("452 4.2.2 ")
     assert await contents(boxes, "anna") == []
 
@@ -144,7 +168,7 @@ async def test_a_disk_that_fails_fails_one_recipient(number: int, said: str, whe
             return mailbox
 
     boxes = Failing("anna", "carl")
-    anna, carl = await MailboxTarget(boxes).hand_over(parcel("anna", "carl"))
+    anna, carl = await hand_over(boxes, parcel("anna", "carl"))
     assert str(anna.reply).startswith(said)
     assert carl.reply.code == 250
     assert len(await contents(boxes, "carl")) == 1
@@ -156,7 +180,7 @@ async def test_a_disk_that_fails_fails_one_recipient(number: int, said: str, whe
 )
 async def test_a_local_part_may_be_written_in_more_than_one_way(local: str, whose: str) -> None:
     inner = MemoryMailboxes("anna", "carl", "Carl")
-    await MailboxTarget(LocalParts(inner)).hand_over(parcel(local))
+    await hand_over(LocalParts(inner), parcel(local))
     assert len(await contents(inner, whose)) == 1
 
 

@@ -154,8 +154,9 @@ def administer(folder: Path, model: Model, what: str, id: str) -> None:
     mine = [one for (of, _), one in model.waiting.items() if of == id]
     with open_admin(folder) as admin:
         changed = getattr(admin, what)(Selection([parse_id(id)]))
-    is_of_use = {"retry": id not in model.held, "release": id in model.held}.get(what, True)
-    assert bool(changed) == bool(mine and is_of_use)
+    is_held = id in model.held
+    is_of_use = {"release": is_held, "retry": not is_held}.get(what, True)
+    assert bool(changed) == (bool(mine) and is_of_use)
     model.is_changed = True
     if what == "hold" and mine:
         model.held.add(id)

@@ -16,7 +16,7 @@ from asyncnet.errors import ConfigurationError
 from asyncnet.relay import queue as queue_module
 from asyncnet.relay import schema
 from asyncnet.relay.queue import open_queue
-from asyncnet.relay.retry import RetryPolicy
+from asyncnet.relay.retry import HOUR, RetryPolicy
 from tests.relay.use import (
     LONG,
     Clock,
@@ -214,6 +214,27 @@ class TestClocks:
         assert before <= clock() < before + 1000
 
     def test_nothing_is_given_up_that_was_hardly_tried(self) -> None:
-        policy = RetryPolicy()
-        assert not policy.is_given_up(expires=0, attempts=policy.least_attempts - 1, now=1e12)
-        assert policy.is_given_up(expires=0, attempts=policy.least_attempts, now=1e12)
+        """By a machine that was off, or whose clock has jumped; nor soon thereafter."""
+        policy, now = RetryPolicy(), 1e12
+        for expires, before in ((1, 0), (now - 2 * policy.longest, now - 2 * policy.longest - 1), (0, now - 1)):
+            assert not policy.is_given_up(expires=expires, attempts=policy.least_attempts - 1, now=now, before=before)
+            assert policy.is_given_up(expires=expires, attempts=policy.least_attempts, now=now, before=before)
+
+    async def test_what_came_while_it_was_years_ahead_expires_when_it_should(
+        self, tmp_path: Path, clock: Clock
+    ) -> None:
+        years = 10 * 365 * 24 * HOUR
+        async with open_queue(tmp_path, clock=clock) as queue:
+            await put(queue, recipients=to("a@x.example"))
+        clock.now += years
+        async with open_queue(tmp_path, clock=clock) as queue:
+            await put(queue, recipients=to("b@y.example"))
+        clock.now -= years
+        async with open_queue(tmp_path, clock=clock) as queue:
+            await put(queue, recipients=to("c@x.example"))
+            claims = await queue.claim(10)
+            assert [claim.message.arrived for claim in claims] == [clock.now] * 3
+            assert [claim.message.expires for claim in claims] == [clock.now + queue.retry.expiry] * 3
+        clock.now += HOUR
+        async with open_queue(tmp_path, clock=clock) as queue:
+            assert [claim.message.arrived for claim in await queue.claim(10)] == [clock.now - HOUR] * 3

@@ -156,6 +156,15 @@ class TestLoops:
     async def test_a_literal_that_is_ourselves(self, literal: str) -> None:
         assert (await refused(Names(), literal, ourselves=Ourselves(addresses=["192.0.2.7"]))).enhanced == "5.4.6"
 
+    async def test_where_we_listen_everywhere_each_of_our_addresses_is_ourselves(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("asyncnet.relay.routing.is_own", lambda host: host == "2001:db8::2")
+        everywhere = Ourselves(everywhere=True)
+        assert [host.name for host in await hosts(self.RECORDS, ourselves=everywhere)] == ["a.example"]
+        assert (await refused(Names(), "[IPv6:2001:db8::2]", ourselves=everywhere)).enhanced == "5.4.6"
+        assert len(await hosts(self.RECORDS, ourselves=Ourselves())) == 3
+
 
 class TestTricks:
     @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from asyncnet.errors import ConfigurationError
 from asyncnet.mailbox.memory import MemoryMailboxes
 from asyncnet.relay.admin import Selection, open_admin
 from asyncnet.relay.queue import Queue, open_queue
-from asyncnet.relay.retry import HOUR
+from asyncnet.relay.retry import HOUR, RetryPolicy
 from asyncnet.relay.routes import Routes
 from asyncnet.relay.runner import Relay, RelayLimits, RelayTimes
 from asyncnet.relay.targets import Parcel, Unreachable, Verdict
@@ -52,12 +52,12 @@ class Host:
     async def aclose(self) -> None:
         self.closed += 1
 
-    async def hand_over(self, parcel: Parcel) -> Sequence[Verdict]:
+    async def hand_over(self, parcel: Parcel, verdicts: dict[int, Verdict]) -> None:
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
             self.parcels.append(tuple(str(recipient.address) for recipient in parcel.recipients))
-            return await self._behaviour(parcel)
+            verdicts.update(enumerate(await self._behaviour(parcel)))
         finally:
             self.at_once -= 1
 
@@ -133,10 +133,15 @@ class Relayed:
 
 @asynccontextmanager
 async def relayed(
-    folder: Path, limits: RelayLimits = RelayLimits(), times: RelayTimes = QUICK, **hosts: Host
+    folder: Path,
+    limits: RelayLimits = RelayLimits(),
+    times: RelayTimes = QUICK,
+    retry: RetryPolicy = RetryPolicy(),
+    **hosts: Host,
 ) -> AsyncIterator[Relayed]:
     routes = Hosts(**hosts)
-    async with Relay(folder, routes, host="mail.example.net", limits=limits, times=times, clock=Clock()) as relay:
+    options = {"retry": retry, "limits": limits, "times": times, "clock": Clock()}
+    async with Relay(folder, routes, host="mail.example.net", **options) as relay:  # type: ignore[arg-type]
         yield Relayed(relay.queue, routes, folder)
 
 
@@ -257,6 +262,45 @@ class TestFailures:
             (bounce,) = await relay.reports()
         assert "Status: 4.4.7" in bounce.as_string()
         assert "451 4.3.0 later" in bounce.as_string()
+
+    async def test_it_bounces_when_its_time_is_over_however_seldom_it_was_tried(self, tmp_path: Path) -> None:
+        one = Host(saying(Verdict(LATER)))
+        async with relayed(tmp_path, retry=RetryPolicy(first=50 * 60, expiry=HOUR), one=one) as relay:
+            await put(relay.queue, MESSAGE, to("a@one.example"), ANNA)
+            await relay.until(lambda states: states == ["a@one.example pending 1"])
+            relay.pass_time(50 * 60)
+            await relay.until(lambda states: states == ["a@one.example pending 2"])
+            relay.pass_time(10 * 60)
+            await relay.until_empty()
+            (bounce,) = await relay.reports()
+        assert "Status: 4.4.7" in bounce.as_string()
+        assert len(one.parcels) == 3
+
+    async def test_a_content_that_cannot_be_read_for_now_holds_up_nobody_else(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def behaviour(parcel: Parcel) -> Sequence[Verdict]:
+            await trio.lowlevel.checkpoint()
+            for path in (tmp_path / "content").iterdir():
+                path.rename(tmp_path / "aside")
+                path.mkdir()  # which can be opened and not be read
+            return [Verdict(OK), Verdict(NEVER)]
+
+        limits = RelayLimits(deliveries=1)
+        async with relayed(tmp_path, limits, one=Host(behaviour), two=Host(saying(Verdict(OK)))) as relay:
+            await put(relay.queue, MESSAGE + b"x" * LONG, to("a@one.example", "b@one.example"), ANNA)
+            waiting = ["a@one.example delivered 1", "b@one.example pending 1"]
+            await relay.until(lambda states: states == waiting)
+            await put(relay.queue, MESSAGE, to("c@two.example"), ANNA)
+            await relay.until(lambda states: states == waiting)
+        assert "cannot be read" in caplog.text
+        (path,) = (tmp_path / "content").iterdir()
+        path.rmdir()
+        (tmp_path / "aside").rename(path)
+        async with relayed(tmp_path, one=Host(saying(Verdict(NEVER)))) as relay:
+            relay.pass_time(relay.queue.retry.first)
+            await relay.until_empty()
+            assert len(await relay.reports()) == 1
 
     async def test_who_has_a_message_is_crossed_off_though_it_cannot_be_returned_to_its_sender(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -409,7 +453,7 @@ class TestHostsThatAreDown:
                 super().__init__(saying(Verdict(OK)))
                 self.host = host
 
-            async def hand_over(self, parcel: Parcel) -> Sequence[Verdict]:
+            async def hand_over(self, parcel: Parcel, verdicts: dict[int, Verdict]) -> None:
                 await trio.lowlevel.checkpoint()
                 if self not in self.host.connected and len(self.host.connected) == 2:
                     self.host.refused += 1
@@ -417,7 +461,7 @@ class TestHostsThatAreDown:
                     raise Unreachable(coded(421, "4.7.0", "too many connections"))
                 self.host.connected.add(self)
                 await self.host.go_on.wait()
-                return await self.host.hand_over(parcel)
+                await self.host.hand_over(parcel, verdicts)
 
         host = Full()
         async with relayed(tmp_path, RelayLimits(per_destination=5), one=host) as relay:
@@ -469,6 +513,26 @@ class TestHostsThatAreDown:
             await relay.until(lambda states: len(states) == 9)
             assert sum(host.at_once for host in hang.values()) == 3
 
+    async def test_reports_that_hang_keep_no_mail_of_users_from_its_way(self, tmp_path: Path) -> None:
+        """Strangers have them sent wherever they like."""
+
+        async def behaviour(parcel: Parcel) -> Sequence[Verdict]:
+            await trio.sleep_forever()
+            raise AssertionError
+
+        hang, up = {f"x{number}": Host(behaviour) for number in range(9)}, Host(saying(Verdict(OK)))
+        limits, times = RelayLimits(deliveries=6, elsewhere=4, reports=2), RelayTimes(end=0.001)
+        async with relayed(tmp_path, limits, times, **hang, up=up) as relay:
+            for name in hang:
+                await put(relay.queue, MESSAGE, to(f"a@{name}.example"), Envelope(None))
+            for _ in range(7):
+                await put(relay.queue, MESSAGE, to("b@up.example"), ANNA)
+            await relay.until(
+                lambda states: sorted(state[-9:] for state in states) == ["pending 0"] * 2 + ["pending 1"] * 7
+            )
+            assert sum(host.at_once for host in hang.values()) == 2
+        assert len(up.parcels) == 7
+
     async def test_no_more_are_at_work_than_may_be(self, tmp_path: Path) -> None:
         go_on = trio.Event()
 
@@ -506,6 +570,23 @@ class TestTheEnd:
             await begun.wait()
         async with relayed(tmp_path) as relay:
             assert await relay.states() == []
+
+    async def test_what_is_cut_off_leaves_what_is_known(self, tmp_path: Path) -> None:
+        begun = trio.Event()
+
+        class Slow(Host):
+            async def hand_over(self, parcel: Parcel, verdicts: dict[int, Verdict]) -> None:
+                verdicts[0] = Verdict(OK)
+                begun.set()
+                await trio.sleep_forever()
+
+        async with relayed(tmp_path, times=RelayTimes(end=0.001), one=Slow(saying())) as relay:
+            await put(relay.queue, MESSAGE, to("a@one.example", "b@one.example"), ANNA)
+            await begun.wait()
+        one = Host(saying(Verdict(OK)))
+        async with relayed(tmp_path, one=one) as relay:
+            await relay.until_empty()
+        assert one.parcels == [("b@one.example",)]
 
     async def test_what_could_not_be_noted_is_noted_when_there_is_room(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -13,7 +13,7 @@ import trio
 from asyncnet import serve
 from asyncnet.relay.messages import DamagedContent
 from asyncnet.relay.routing import Exchanger, NoRoute, Router
-from asyncnet.relay.smtp_target import Door, Manners, SMTPTarget, to_domain, to_host
+from asyncnet.relay.smtp_target import MOST_ASKED, Door, Manners, SMTPTarget, to_domain, to_host
 from asyncnet.relay.targets import Courier, Parcel, Unreachable, Verdict
 from asyncnet.smtp.address import IPAddress, MailAddress
 from asyncnet.smtp.client import StartTLS, parse_url
@@ -108,9 +108,16 @@ async def courier(*hosts: Host) -> AsyncIterator[Courier]:
         await made.aclose()
 
 
+async def hand_over(made: Courier, parcel: Parcel) -> list[Verdict]:
+    """What has become of it, for each recipient."""
+    verdicts: dict[int, Verdict] = {}
+    await made.hand_over(parcel, verdicts)
+    return [verdicts[index] for index in range(len(parcel.recipients))]
+
+
 async def refused(made: Courier) -> Unreachable:
     with pytest.raises(Unreachable) as caught:
-        await made.hand_over(parcel())
+        await hand_over(made, parcel())
     return caught.value
 
 
@@ -123,7 +130,7 @@ class TestConversations:
     async def test_a_host_gets_what_was_sent(self, size: int) -> None:
         host, content = Host(), MESSAGE + b"x" * size + b"\r\n"
         async with courier(host) as made:
-            (verdict,) = await made.hand_over(parcel(content=content))
+            (verdict,) = await hand_over(made, parcel(content=content))
         assert verdict.reply.code == 250
         assert verdict.host == "mx0.example.com"
         assert verdict.tells_success
@@ -136,13 +143,13 @@ class TestConversations:
         host = Host()
         async with courier(host) as made:
             for _ in range(3):
-                await made.hand_over(parcel())
+                await hand_over(made, parcel())
         assert (host.connections, len(host.messages)) == (1, 3)
 
     async def test_each_recipient_has_a_verdict(self) -> None:
         host = Host({"RCPT TO:<b@x.example>": "550 5.1.1 nobody", "RCPT TO:<c@x.example>": "451 4.2.0 later"})
         async with courier(host) as made:
-            verdicts = await made.hand_over(parcel("a@x.example", "b@x.example", "c@x.example"))
+            verdicts = await hand_over(made, parcel("a@x.example", "b@x.example", "c@x.example"))
         assert codes(verdicts) == [250, 550, 451]
 
     async def test_those_beyond_what_a_host_takes_at_once_go_in_another_transaction(self) -> None:
@@ -156,14 +163,14 @@ class TestConversations:
 
         host = Few()
         async with courier(host) as made:
-            verdicts = await made.hand_over(parcel(*(f"a{number}@x.example" for number in range(5))))
+            verdicts = await hand_over(made, parcel(*(f"a{number}@x.example" for number in range(5))))
         assert codes(verdicts) == [250] * 5
         assert len(host.messages) == 3
 
     async def test_a_limit_that_a_host_tells_is_kept(self) -> None:
         host = Host(extensions=("PIPELINING", "LIMITS RCPTMAX=2"))
         async with courier(host) as made:
-            verdicts = await made.hand_over(parcel(*(f"a{number}@x.example" for number in range(5))))
+            verdicts = await hand_over(made, parcel(*(f"a{number}@x.example" for number in range(5))))
         assert codes(verdicts) == [250] * 5
         assert len(host.messages) == 3
 
@@ -171,7 +178,7 @@ class TestConversations:
         host = Host(extensions=("PIPELINING", "LIMITS RCPTDOMAINMAX=2"))
         async with courier(host) as made:
             addresses = ("a@x.example", "b@y.example", "c@X.example", "d@z.example", "e@x.example", "f@y.example")
-            verdicts = await made.hand_over(parcel(*addresses))
+            verdicts = await hand_over(made, parcel(*addresses))
         assert codes(verdicts) == [250] * 6
         transactions = " ".join(host.said).split("MAIL FROM")[1:]
         assert [said.count("RCPT TO") for said in transactions] == [3, 2, 1]
@@ -179,14 +186,14 @@ class TestConversations:
     async def test_of_what_a_host_says_a_part_is_kept(self) -> None:
         long = "\r\n".join([*(f"550-5.1.1 {'x' * 500}" for _ in range(99)), "550 5.1.1 end"])
         async with courier(Host({"RCPT": long})) as made:
-            (verdict,) = await made.hand_over(parcel())
+            (verdict,) = await hand_over(made, parcel())
         assert len(str(verdict.reply)) < 1100
         assert str(verdict.reply).startswith("550 5.1.1 xxx")
 
     async def test_a_host_that_takes_nobody_is_asked_once(self) -> None:
         host = Host({"RCPT": "452 4.5.3 too many recipients"})
         async with courier(host) as made:
-            assert codes(await made.hand_over(parcel("a@x.example", "b@x.example"))) == [452, 452]
+            assert codes(await hand_over(made, parcel("a@x.example", "b@x.example"))) == [452, 452]
         assert sum(line.startswith("MAIL") for line in host.said) == 1
 
     async def test_what_a_host_has_taken_stays_taken_though_it_then_leaves(self) -> None:
@@ -199,7 +206,7 @@ class TestConversations:
 
         host = Leaving()
         async with courier(host) as made:
-            verdicts = await made.hand_over(parcel("a@x.example", "b@x.example"))
+            verdicts = await hand_over(made, parcel("a@x.example", "b@x.example"))
         assert codes(verdicts) == [250, 452]
         assert len(host.messages) == 1
 
@@ -214,20 +221,23 @@ class TestConversations:
             yield MESSAGE
 
         host = Host(extensions=("PIPELINING", "LIMITS RCPTMAX=1"))
+        verdicts: dict[int, Verdict] = {}
         async with courier(host) as made:
-            verdicts = await made.hand_over(replace(parcel("a@x.example", "b@x.example"), read=read))
-        assert codes(verdicts) == [250, 452]
+            with pytest.raises(DamagedContent):
+                await made.hand_over(replace(parcel("a@x.example", "b@x.example"), read=read), verdicts)
+        assert verdicts[0].reply.code == 250
+        assert not verdicts[1].reply.is_success
 
     async def test_an_older_host_that_has_too_many_says_552(self) -> None:
         host = Host({"RCPT TO:<b@x.example>": "552 too many recipients", "RCPT TO:<c@x.example>": "552 5.2.2 full"})
         async with courier(host) as made:
-            verdicts = await made.hand_over(parcel("a@x.example", "b@x.example", "c@x.example"))
+            verdicts = await hand_over(made, parcel("a@x.example", "b@x.example", "c@x.example"))
         assert codes(verdicts) == [250, 452, 552]
 
     async def test_the_rest_goes_where_the_first_ones_were_refused(self) -> None:
         host = Host({"RCPT TO:<a0@x.example>": "550 5.1.1 nobody"}, extensions=("PIPELINING", "LIMITS RCPTMAX=1"))
         async with courier(host) as made:
-            verdicts = await made.hand_over(parcel("a0@x.example", "a1@x.example", "a2@x.example"))
+            verdicts = await hand_over(made, parcel("a0@x.example", "a1@x.example", "a2@x.example"))
         assert codes(verdicts) == [550, 250, 250]
 
     @pytest.mark.parametrize("size", [10, 200_000])
@@ -235,7 +245,7 @@ class TestConversations:
         host, content = Host(), MESSAGE + b"x" * size + b"\r\n"
         envelope = Envelope(ANNA.sender, size=99_000_000)
         async with courier(host) as made:
-            await made.hand_over(parcel(content=content, envelope=envelope))
+            await hand_over(made, parcel(content=content, envelope=envelope))
         assert f"SIZE={len(content)}" in " ".join(host.said)
 
 
@@ -246,7 +256,7 @@ class TestContent:
         host = Host(extensions=("PIPELINING",))
         async with courier(host) as made:
             envelope = Envelope(ANNA.sender, Body.EIGHT_BIT)
-            assert codes(await made.hand_over(parcel(content=self.EIGHT, envelope=envelope))) == [250]
+            assert codes(await hand_over(made, parcel(content=self.EIGHT, envelope=envelope))) == [250]
         (message,) = host.messages
         assert message.isascii()
         assert b"quoted-printable" in message
@@ -255,7 +265,7 @@ class TestContent:
     async def test_one_that_takes_eight_gets_eight(self) -> None:
         host = Host()
         async with courier(host) as made:
-            await made.hand_over(parcel(content=self.EIGHT, envelope=Envelope(ANNA.sender, Body.EIGHT_BIT)))
+            await hand_over(made, parcel(content=self.EIGHT, envelope=Envelope(ANNA.sender, Body.EIGHT_BIT)))
         assert "BODY=8BITMIME" in " ".join(host.said)
         assert host.messages == [self.EIGHT + b".\r\n"]
 
@@ -263,8 +273,8 @@ class TestContent:
         host = Host()
         async with courier(host) as made:
             envelope = Envelope(MailAddress("änna", "example.org"), international=True)
-            (verdict,) = await made.hand_over(parcel(envelope=envelope))
-            assert codes(await made.hand_over(parcel())) == [250]
+            (verdict,) = await hand_over(made, parcel(envelope=envelope))
+            assert codes(await hand_over(made, parcel())) == [250]
         assert str(verdict.reply).startswith("554 5.6.7 ")
         assert verdict.host is None
 
@@ -272,7 +282,7 @@ class TestContent:
         host = Host(extensions=("PIPELINING",))
         content = b"Content-Transfer-Encoding: base64\r\n\r\n\xff\xff\r\n"
         async with courier(host) as made:
-            (verdict,) = await made.hand_over(parcel(content=content, envelope=Envelope(ANNA.sender, Body.EIGHT_BIT)))
+            (verdict,) = await hand_over(made, parcel(content=content, envelope=Envelope(ANNA.sender, Body.EIGHT_BIT)))
         assert str(verdict.reply).startswith("554 5.6.3 ")
 
 
@@ -287,7 +297,7 @@ class TestBreaks:
         host = Once()
         async with courier(host) as made:
             for _ in range(2):
-                assert codes(await made.hand_over(parcel())) == [250]
+                assert codes(await hand_over(made, parcel())) == [250]
         assert host.connections == 2
 
     @pytest.mark.parametrize(
@@ -307,16 +317,16 @@ class TestBreaks:
     async def test_what_breaks_off_is_tried_again_later(self, replies: dict[str, str]) -> None:
         host = Host(replies)
         async with courier(host) as made:
-            (verdict,) = await made.hand_over(parcel())
+            (verdict,) = await hand_over(made, parcel())
             assert verdict.reply.is_transient_failure
             host.replies.clear()
-            assert codes(await made.hand_over(parcel())) == [250]
+            assert codes(await hand_over(made, parcel())) == [250]
 
     async def test_what_takes_too_long_as_a_whole_is_broken_off(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("asyncnet.relay.smtp_target.LONGEST", 0)
         host = Host()
         async with courier(host) as made:
-            (verdict,) = await made.hand_over(parcel())
+            (verdict,) = await hand_over(made, parcel())
         assert str(verdict.reply) == "451 4.4.2 The conversation with the host broke off: it took too long"
         assert host.messages == []
 
@@ -324,13 +334,13 @@ class TestBreaks:
         monkeypatch.setattr("asyncnet.relay.smtp_target.PATIENCE", 0)
         host = Host(extensions=("PIPELINING", "LIMITS RCPTMAX=1"))
         async with courier(host) as made:
-            verdicts = await made.hand_over(parcel("a@x.example", "b@x.example", "c@x.example"))
+            verdicts = await hand_over(made, parcel("a@x.example", "b@x.example", "c@x.example"))
         assert codes(verdicts) == [250, 452, 452]
 
     async def test_a_host_that_says_no_to_the_content_is_heard(self) -> None:
         host = Host({"end": "554 5.7.1 spam"})
         async with courier(host) as made:
-            (verdict,) = await made.hand_over(parcel())
+            (verdict,) = await hand_over(made, parcel())
         assert (verdict.reply.code, verdict.host) == (554, "mx0.example.com")
 
 
@@ -338,21 +348,21 @@ class TestDoors:
     async def test_the_next_host_is_tried_where_one_takes_no_connection(self) -> None:
         full, closed, good = Host({"greeting": "421 4.3.2 full"}), Host({"EHLO": "", "HELO": ""}), Host()
         async with courier(full, closed, good) as made:
-            (verdict,) = await made.hand_over(parcel())
+            (verdict,) = await hand_over(made, parcel())
         assert verdict.host == "mx2.example.com"
 
     @pytest.mark.parametrize("replies", [{"MAIL": ""}, {"RCPT": "421 4.3.2 full"}, {"DATA": ""}, {"DATA": "250 what"}])
     async def test_or_where_one_breaks_off_before_it_has_the_message(self, replies: dict[str, str]) -> None:
         bad, good = Host(replies), Host()
         async with courier(bad, good) as made:
-            (verdict,) = await made.hand_over(parcel())
+            (verdict,) = await hand_over(made, parcel())
         assert verdict.host == "mx1.example.com"
         assert (bad.connections, good.connections, len(bad.messages), len(good.messages)) == (1, 1, 0, 1)
 
     async def test_a_host_that_may_have_the_message_is_the_only_one_that_gets_it(self) -> None:
         one, other = Host({"end": ""}), Host()
         async with courier(one, other) as made:
-            (verdict,) = await made.hand_over(parcel())
+            (verdict,) = await hand_over(made, parcel())
         assert str(verdict.reply).startswith("451 4.4.2 ")
         assert other.connections == 0
 
@@ -366,12 +376,12 @@ class TestDoors:
         host = Idle()
         async with courier(host) as made:
             for _ in range(2):
-                assert codes(await made.hand_over(parcel())) == [250]
+                assert codes(await hand_over(made, parcel())) == [250]
         assert host.connections == 2
 
     async def test_one_that_breaks_off_might_do_better_whatever_the_others_say(self) -> None:
         async with courier(Host({"MAIL": ""}), Host({"greeting": "554 no mail"})) as made:
-            (verdict,) = await made.hand_over(parcel())
+            (verdict,) = await hand_over(made, parcel())
         assert str(verdict.reply).startswith("451 4.4.2 ")
 
     async def test_where_they_take_too_long_the_others_are_left_for_another_time(
@@ -428,6 +438,100 @@ class TestDoors:
         assert error.reply.is_transient_failure
 
 
+class TestHostsThatPutOff:
+    """RFC 5321 section 5.1: the next host is tried, for whom the first has put off."""
+
+    @pytest.mark.parametrize("command", ["MAIL", "RCPT", "DATA", "end"])
+    async def test_the_next_host_gets_the_message(self, command: str) -> None:
+        first, second = Host({command: "451 4.3.2 come again"}), Host()
+        async with courier(first, second) as made:
+            (verdict,) = await hand_over(made, parcel())
+        assert (verdict.reply.code, verdict.host) == (250, "mx1.example.com")
+        assert len(second.messages) == 1
+
+    async def test_it_gets_it_for_those_alone(self) -> None:
+        first = Host({"RCPT TO:<b@x.example>": "450 4.2.0 greylisted", "RCPT TO:<c@x.example>": "550 5.1.1 nobody"})
+        second = Host()
+        async with courier(first, second) as made:
+            verdicts = await hand_over(made, parcel("a@x.example", "b@x.example", "c@x.example"))
+        assert [(verdict.reply.code, verdict.host) for verdict in verdicts] == [
+            (250, "mx0.example.com"),
+            (250, "mx1.example.com"),
+            (550, "mx0.example.com"),
+        ]
+        assert [line for line in second.said if line.startswith("RCPT")] == ["RCPT TO:<b@x.example>"]
+
+    async def test_a_kept_connection_leads_on_as_well(self) -> None:
+        first, second = Host(), Host()
+        async with courier(first, second) as made:
+            await hand_over(made, parcel())
+            first.replies["RCPT"] = "451 4.3.2 come again"
+            (verdict,) = await hand_over(made, parcel())
+        assert verdict.host == "mx1.example.com"
+        assert (first.connections, second.connections) == (1, 1)
+
+    async def test_where_all_put_it_off_it_waits(self) -> None:
+        hosts = [Host({"RCPT": f"451 4.3.{number} come again"}) for number in range(6)]
+        async with courier(*hosts) as made:
+            (verdict,) = await hand_over(made, parcel())
+        assert verdict.reply.is_transient_failure
+        assert [host.connections for host in hosts] == [1] * MOST_ASKED + [0] * (6 - MOST_ASKED)
+
+    async def test_where_nobody_else_is_there_the_reason_is_the_first_ones(self) -> None:
+        gone = Host()
+        async with running(gone):
+            pass
+        first = Host({"RCPT": "451 4.3.2 come again"})
+        async with running(first):
+            made = doors(first.port, gone.port).courier()
+            (verdict,) = await hand_over(made, parcel())
+            await made.aclose()
+        assert (str(verdict.reply), verdict.host) == ("451 4.3.2 come again", "mx0.example.com")
+
+    async def test_where_there_is_no_other_the_connection_is_kept(self) -> None:
+        host = Host({"RCPT": "451 4.3.2 come again"})
+        async with courier(host) as made:
+            for _ in range(2):
+                assert codes(await hand_over(made, parcel())) == [451]
+        assert host.connections == 1
+
+    async def test_its_other_addresses_are_not_asked(self) -> None:
+        host, next_host = Host({"RCPT": "451 4.3.2 come again"}), Host()
+        async with running(host, next_host):
+            names = ("mx0.example.com", host.port), ("mx0.example.com", host.port), ("mx1.example.com", next_host.port)
+
+            async def find() -> Sequence[Door]:
+                return [Door(parse_url(f"smtp://{name}:{port}"), "127.0.0.1") for name, port in names]
+
+            made = SMTPTarget(find, PLAIN).courier()
+            assert codes(await hand_over(made, parcel())) == [250]
+            await made.aclose()
+        assert (host.connections, next_host.connections) == (1, 1)
+
+    async def test_what_took_too_long_waits(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("asyncnet.relay.smtp_target.PATIENCE", 0)
+        first, second = Host({"RCPT": "451 4.3.2 come again"}), Host()
+        async with courier(first, second) as made:
+            assert codes(await hand_over(made, parcel())) == [451]
+        assert second.connections == 0
+
+    async def test_who_has_it_is_known_though_the_others_are_waited_for(self) -> None:
+        """And nobody waits any longer."""
+
+        class Hanging(Host):
+            async def __call__(self, bare: trio.abc.Stream) -> None:
+                scope.cancel()
+                await trio.sleep_forever()
+
+        first, second = Host({"RCPT TO:<b@x.example>": "451 4.3.2 come again"}), Hanging()
+        verdicts: dict[int, Verdict] = {}
+        async with courier(first, second) as made:
+            with trio.CancelScope() as scope:
+                await made.hand_over(parcel("a@x.example", "b@x.example"), verdicts)
+        assert scope.cancelled_caught
+        assert [(index, verdict.reply.code) for index, verdict in verdicts.items()] == [(0, 250), (1, 451)]
+
+
 class Names:
     """A DNS that knows one exchanger."""
 
@@ -443,7 +547,7 @@ async def test_a_domains_exchangers_are_found() -> None:
     async with running(host):
         router = Router(Names(), accepts=lambda address: True, port=host.port)
         made = to_domain("example.com", router, PLAIN).courier()
-        (verdict,) = await made.hand_over(parcel())
+        (verdict,) = await hand_over(made, parcel())
         await made.aclose()
         assert verdict.host == "mx.example.com"
         error = await refused(to_domain("null.example", router, PLAIN).courier())
@@ -465,7 +569,7 @@ async def test_lmtp_answers_for_each_recipient() -> None:
     host = LMTP()
     async with running(host):
         made = to_host(parse_url(f"lmtp://127.0.0.1:{host.port}"), Manners(name="x.example")).courier()
-        assert codes(await made.hand_over(parcel("a@x.example", "b@x.example"))) == [250, 452]
+        assert codes(await hand_over(made, parcel("a@x.example", "b@x.example"))) == [250, 452]
         await made.aclose()
 
 

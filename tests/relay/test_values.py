@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from asyncnet.auth.identity import Identity
 from asyncnet.relay.limits import QueueLimits
 from asyncnet.relay.messages import Arrival, QueuedMessage, QueuedRecipient, State
-from asyncnet.relay.retry import RetryPolicy
+from asyncnet.relay.retry import HOUR, RetryPolicy
 from asyncnet.relay.rows import message_of, message_row, recipient_of, recipient_rows
 from asyncnet.replies import Reply
 from asyncnet.smtp.address import MailAddress
@@ -120,11 +120,18 @@ def test_a_warning_is_due_once_and_after_its_time() -> None:
     assert not policy.is_warning_due(arrived=1000, now=1100, warned=True)
 
 
-def test_a_message_is_given_up_when_it_is_old_and_was_tried_often() -> None:
-    policy = RetryPolicy(least_attempts=3)
-    assert not policy.is_given_up(expires=1000, attempts=100, now=999)
-    assert not policy.is_given_up(expires=1000, attempts=2, now=1000)
-    assert policy.is_given_up(expires=1000, attempts=3, now=1000)
+def test_a_message_is_given_up_when_its_time_is_over() -> None:
+    policy = RetryPolicy()
+    assert not policy.is_given_up(expires=1000, attempts=100, now=999, before=900)
+    assert policy.is_given_up(expires=1000, attempts=1, now=1000, before=999)
+    assert policy.is_given_up(expires=1000, attempts=1, now=1000 + 2 * HOUR, before=0)
+
+
+def test_the_last_attempt_is_when_its_time_is_over() -> None:
+    policy = RetryPolicy()
+    assert policy.next_attempt(now=1000, expires=5000, attempts=1, chance=0) == 1300
+    assert policy.next_attempt(now=1000, expires=1100, attempts=1, chance=0) == 1100
+    assert policy.next_attempt(now=1000, expires=1000, attempts=1, chance=0) == 1300
 
 
 @pytest.mark.parametrize("wrong", [{"first": 0}, {"expiry": -1}, {"jitter": 1.0}, {"longest": float("nan")}])

@@ -107,6 +107,8 @@ def test_protocols_have_their_names(role: Role, flags: str, name: str) -> None:
         ("a.example", Address("192.0.2.1", 1), "a.example ([192.0.2.1])"),
         ("[192.0.2.1]", Address("2001:db8::1", 1), "[192.0.2.1] ([IPv6:2001:db8::1])"),
         ("a b", Address("192.0.2.1", 1), "a?b ([192.0.2.1])"),
+        ("[a:(10.0.0.1);]", Address("192.0.2.1", 1), "?a:?10.0.0.1??? ([192.0.2.1])"),
+        ("[IPv6:::1%(x)]", Address("192.0.2.1", 1), "?IPv6:::1??x?? ([192.0.2.1])"),
         ("", Address("192.0.2.1", 1), "unknown ([192.0.2.1])"),
         ("a.example", NOWHERE, "a.example"),
         ("a.example", Address(path="/run/x"), "a.example"),

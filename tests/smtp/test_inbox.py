@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -68,6 +69,18 @@ async def test_a_program_may_refuse_or_fail(caplog: pytest.LogCaptureFixture) ->
     assert "a bug" in caplog.text
 
 
+async def test_a_full_disk_is_a_failure_for_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def on_message(message: Message) -> None:
+        assert b"small" in await message.content.read()
+
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **options: io.FileIO("/dev/full", "r+"))
+    before = open_files()
+    async with connected(Inbox(on_message, memory=1000)) as peer:
+        assert str(await peer.send(b"Subject: large\r\n\r\n" + b"hello\r\n" * 10_000)).startswith("452 4.3.1")
+        assert (await peer.send(b"Subject: small\r\n")).code == 250
+    assert open_files() <= before
+
+
 async def test_what_is_given_up_leaves_nothing(tmp_path: Path) -> None:
     async def on_message(message: Message) -> None:
         raise AssertionError("it was not whole")
@@ -125,9 +138,12 @@ async def test_nor_is_one_of_fewer_parts_and_many_lines() -> None:
         b"Content-Type: text/plain;" + b"\r\n ;;;;;;;;" * 2_000 + b"\r\n\r\nx\r\n",
         MULTIPART % (0, 0) + (b"\r\n--b0\r\nContent-Type: " + b'"' * 8_000 + b"\r\n\r\nx") * 5 + b"\r\n",
         b"Content-Type: " + b"(" * 8_000 + b"\r\n\r\nx\r\n",
+        b"Content-Type: text/plain; a*\r\n\r\nx\r\n",
+        MULTIPART % (0, 0) + b"Content-Disposition: " + b'"' * 20_000 + b"\r\n\r\nx\r\n",
+        MULTIPART % (0, 0) + b"Content-Transfer-Encoding: " + b'"' * 20_000 + b"\r\n\r\nx\r\n",
     ],
 )
-async def test_nor_is_one_whose_fields_take_long(content: bytes) -> None:
+async def test_nor_is_one_whose_fields_take_long_or_cannot_be_read(content: bytes) -> None:
     failures = []
 
     async def on_message(message: Message) -> None:

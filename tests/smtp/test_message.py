@@ -201,6 +201,27 @@ def test_domains_in_the_header_go_as_the_dns_knows_them() -> None:
     assert message.as_bytes(policy=email.policy.SMTPUTF8) == before
 
 
+def test_and_what_stands_twice_in_the_header_beside_them_stays() -> None:
+    text = "From: a@x.example\nTo: b@b\u00fccher.example\nSubject: one\nSubject: two\n\nhello\n"
+    sent = serialize(email.message_from_string(text, policy=email.policy.default))
+    assert sent == (
+        b"From: a@x.example\r\nTo: b@xn--bcher-kva.example\r\nSubject: one\r\nSubject: two\r\n\r\nhello\r\n"
+    )
+
+
+@pytest.mark.parametrize("eight_bit", [True, False])
+def test_binary_content_keeps_each_byte(eight_bit: bool) -> None:
+    data = bytes(range(256)) + b"\r\n\n\r\r\n.\r\n"
+    message = made()
+    message.add_attachment(data, maintype="application", subtype="x", cte="binary")
+    message["Content-Transfer-Encoding"] = "binary"
+    before = message.as_bytes()
+    read = parse_message(serialize(message, eight_bit=eight_bit))
+    assert [part.get_content() for part in read.iter_attachments()] == [data]
+    assert [part["Content-Transfer-Encoding"] for part in read.walk()] == ["8bit", "7bit", "base64"]
+    assert message.as_bytes() == before
+
+
 @pytest.mark.parametrize("text", ["a\r\nBcc: eve@example.net", "a\nBcc: eve@example.net", "a\r\n\r\nbody"])
 @pytest.mark.parametrize("in_part", [True, False])
 def test_a_header_that_would_become_two_is_refused(text: str, in_part: bool) -> None:
@@ -385,6 +406,44 @@ async def test_a_header_that_is_no_utf_8_is_encoded_anew_before_smtputf8_is_said
     async with greeted(script, offering("8BITMIME", "SMTPUTF8")) as smtp:
         await smtp.send_message(data)
     assert b"=?unknown-8bit?" in serialize(parse_message(data))
+
+
+@pytest.mark.parametrize("value", [b"text/plain; a*", b"text/plain; boundary*", b"(" * 5000])
+async def test_what_cannot_be_read_is_not_sent(value: bytes) -> None:
+    data = b"From: a@x.example\r\nTo: b@x.example\r\nContent-Type: " + value + b"\r\n\r\nhi\r\n"
+    async with greeted(answering(), PLAIN) as smtp:
+        with pytest.raises(LocalProtocolError, match="cannot be read"):
+            await smtp.send_message(data)
+    with pytest.raises(LocalProtocolError, match="cannot be read"):
+        parse_message(data)
+
+
+async def test_addresses_in_utf_8_are_those_that_they_are() -> None:
+    data = "From: a@x.example\r\nTo: \u00dc <\u00fc@x.example>\r\nCc: b@b\u00fccher.example\r\n\r\nhi\r\n".encode()
+    script = answering(
+        (b"MAIL FROM:<a@x.example> BODY=8BITMIME SMTPUTF8\r\n", OK),
+        ("RCPT TO:<\u00fc@x.example>\r\n".encode(), OK),
+        (b"RCPT TO:<b@xn--bcher-kva.example>\r\n", OK),
+        (b"DATA\r\n", b"354 go\r\n"),
+        (data + b".\r\n", OK),
+    )
+    async with greeted(script, offering("8BITMIME", "SMTPUTF8")) as smtp:
+        await smtp.send_message(data)
+    async with greeted(answering(), PLAIN) as smtp:
+        with pytest.raises(NotSupported):
+            await smtp.send_message(data)
+
+
+async def test_and_where_the_server_knows_no_utf_8_a_domain_has_its_other_form() -> None:
+    data = "From: a@x.example\r\nTo: \u00dc <b@b\u00fccher.example>\r\n\r\nhi\r\n".encode()
+    script = answering(
+        (b"MAIL FROM:<a@x.example>\r\n", OK),
+        (b"RCPT TO:<b@xn--bcher-kva.example>\r\n", OK),
+        (b"DATA\r\n", b"354 go\r\n"),
+        (b"From: a@x.example\r\nTo: =?utf-8?q?=C3=9C?= <b@xn--bcher-kva.example>\r\n\r\nhi\r\n.\r\n", OK),
+    )
+    async with greeted(script, PLAIN) as smtp:
+        await smtp.send_message(data)
 
 
 async def test_bytes_that_the_server_cannot_take_are_encoded_anew() -> None:

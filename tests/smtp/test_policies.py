@@ -12,8 +12,18 @@ from trio.testing import MockClock
 from asyncnet.auth.identity import Identity
 from asyncnet.smtp.address import MailAddress
 from asyncnet.smtp.delivery import Client, CommitsEach, Refused, Role
-from asyncnet.smtp.envelope import Envelope, Recipient
-from asyncnet.smtp.policies import Aliases, Guarded, KnownRecipients, NoOpenRelay, RateLimit, Rule, SendersOfUsers
+from asyncnet.smtp.envelope import Envelope, Notify, Recipient
+from asyncnet.smtp.policies import (
+    Aliases,
+    Guarded,
+    KnownRecipients,
+    NoOpenRelay,
+    Postmaster,
+    QualifiedDomains,
+    RateLimit,
+    Rule,
+    SendersOfUsers,
+)
 from asyncnet.transports.address import NOWHERE, Address
 from tests.smtp.recorder import Recorder, Users, connected
 
@@ -70,6 +80,11 @@ class TestNoOpenRelay:
         assert await allowed(self.RULE, "carl@elsewhere.example", Client(Address("198.51.100.7", 1), "a"))
         assert not await allowed(self.RULE, "carl@elsewhere.example", Client(Address("198.51.101.7", 1), "a"))
         assert not await allowed(self.RULE, "carl@elsewhere.example", Client(Address(path="/run/x", uid=0), "a"))
+
+    async def test_where_no_domain_is_ours_there_is_no_postmaster(self) -> None:
+        rule = NoOpenRelay([])
+        assert not await allowed(rule, "postmaster")
+        assert await allowed(rule, "postmaster", ANNA)
 
     async def test_nobody_is_trusted_unless_that_was_said(self) -> None:
         for peer in (Address("127.0.0.1", 1), Address("::1", 1), NOWHERE):
@@ -140,6 +155,14 @@ class TestRecipients:
         assert asked == ["anna@example.org", "bert@example.org"]
 
 
+async def test_postmaster_alone_is_the_one_of_a_domain(autojump_clock: MockClock) -> None:
+    recorder = Recorder()
+    rules = Postmaster("Example.org"), Aliases({"postmaster@example.org": ["anna@example.org"]})
+    async with connected(Guarded(recorder, *rules)) as peer:
+        await peer.begin("POSTMASTER", "carl@example.net")
+    assert [str(one.address) for one in recorder.taken[0].recipients] == ["anna@example.org", "carl@example.net"]
+
+
 class TestAliases:
     @pytest.mark.parametrize(
         ("address", "found"),
@@ -180,9 +203,73 @@ class TestAliases:
         assert [str(one.address) for one in result] == found
         assert {one.original for one in result} <= {"rfc822;x@y"}
 
+    @pytest.mark.parametrize(
+        ("wished", "of_others"),
+        [
+            (set(), set()),
+            ({Notify.NEVER}, {Notify.NEVER}),
+            ({Notify.FAILURE, Notify.DELAY}, {Notify.FAILURE, Notify.DELAY}),
+            ({Notify.SUCCESS, Notify.FAILURE}, {Notify.FAILURE}),
+            ({Notify.SUCCESS}, {Notify.NEVER}),
+        ],
+    )
+    async def test_success_is_told_once(self, wished: set[Notify], of_others: set[Notify]) -> None:
+        rule = Aliases({"all@example.org": [f"{name}@example.org" for name in ("anna", "bert", "carl")]})
+        recipient = Recipient(MailAddress("all", "example.org"), frozenset(wished))
+        found = await rule.recipient(recipient, NOTHING, ANYBODY)
+        assert [one.notify for one in found] == [wished, of_others, of_others]
+        recipient = Recipient(MailAddress("anna", "example.org"), frozenset(wished))
+        assert await rule.recipient(recipient, NOTHING, ANYBODY) == [recipient]
+
     def test_those_that_go_in_circles_are_refused(self) -> None:
-        with pytest.raises(ValueError, match="leads back to itself"):
+        with pytest.raises(ValueError, match=r"alias [ab]@example\.org leads back to itself"):
             Aliases({"a@example.org": ["b@example.org"], "b@example.org": ["a@example.org"]})
+
+    async def test_each_address_is_followed_once(self) -> None:
+        asked = []
+
+        async def known(address: MailAddress) -> bool:
+            asked.append(str(address))
+            return True
+
+        aliases = {"@example.org": ["a0@example.org"]}
+        for number in range(10):  # which has a thousand ways to each of the last two
+            targets = [f"a{number + 1}@example.org", f"b{number + 1}@example.org"]
+            aliases |= {f"a{number}@example.org": targets, f"b{number}@example.org": targets}
+        recipient = Recipient(MailAddress("a0", "example.org"))
+        found = await Aliases(aliases, known=known).recipient(recipient, NOTHING, ANYBODY)
+        assert [str(one.address) for one in found] == ["a10@example.org", "b10@example.org"]
+        assert asked == ["a10@example.org", "b10@example.org"]
+
+    async def test_a_way_may_be_long(self) -> None:
+        rule = Aliases({f"a{number}@example.org": [f"a{number + 1}@example.org"] for number in range(5000)})
+        [found] = await rule.recipient(Recipient(MailAddress("a0", "example.org")), NOTHING, ANYBODY)
+        assert str(found.address) == "a5000@example.org"
+
+    @pytest.mark.parametrize(
+        ("address", "found"),
+        [
+            ("who@example.org", ["anna@example.net", "carl@example.net"]),  # by way of an alias
+            ("who@caught.example", ["who@caught.example"]),
+            ("gone@caught.example", ["gone@caught.example"]),
+            ("list@caught.example", ["list@caught.example"]),
+            ("detail@example.org", ["detail@example.org"]),
+            ("detail+x@example.org", ["detail+x@example.org"]),
+        ],
+    )
+    async def test_one_that_leads_to_nobody_but_itself_is_itself(self, address: str, found: list[str]) -> None:
+        rule = Aliases(
+            {
+                "@example.org": ["info@example.org"],
+                "info@example.org": ["anna@example.net", "carl@example.net"],
+                "@caught.example": ["list@caught.example"],
+                "list@caught.example": ["gone@caught.example"],
+                "detail@example.org": ["detail+x@example.org"],
+            },
+            separator="+",
+        )
+        result = await rule.recipient(Recipient(MailAddress.parse(address)), NOTHING, ANYBODY)
+        assert [str(one.address) for one in result] == found
 
     @pytest.mark.parametrize("aliases", [{"a": ["b@example.org"]}, {"a@example.org": ["b"]}, {"@": ["b@example.org"]}])
     def test_addresses_that_are_none_are_refused(self, aliases: Mapping[str, list[str]]) -> None:
@@ -226,6 +313,28 @@ class TestGuarded:
             await peer.begin()
             await peer.expect("250", "RSET")
         assert recorder.ends == [["abort"]]
+
+
+class TestDomains:
+    RULE = QualifiedDomains(domains=["localhost"])
+
+    @pytest.mark.parametrize(
+        ("address", "is_qualified"),
+        [
+            *(("carl@example.org", True), ("carl@localhost", True), ("carl@LOCALHOST", True), ("postmaster", True)),
+            *(("carl@[192.0.2.1]", True), ("carl@[IPv6:2001:db8::1]", True), ("carl@bücher\u3002example", True)),
+            *(("carl@sales", False), ("carl@bücher", False), ("postmaster@sales", False), ('"a.b@c.d"@sales', False)),
+        ],
+    )
+    async def test_they_have_a_dot_or_are_known(self, address: str, is_qualified: bool) -> None:
+        assert await allowed(self.RULE, address) == is_qualified
+
+    async def test_the_server_says_so_by_554(self, autojump_clock: MockClock) -> None:
+        async with connected(Guarded(Recorder(), self.RULE), role=Role.SUBMISSION) as peer:
+            await peer.expect("554 5.1.8", "MAIL FROM:<anna@sales>")
+            await peer.expect("250 2.1.0", "MAIL FROM:<>")
+            await peer.expect("554 5.1.2", "RCPT TO:<carl@sales>")
+            await peer.expect("250 2.1.5", "RCPT TO:<postmaster>")
 
 
 class TestSenders:

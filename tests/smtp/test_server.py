@@ -16,12 +16,13 @@ from asyncnet.errors import ConfigurationError
 from asyncnet.limits import Timeouts
 from asyncnet.service import Service, serve
 from asyncnet.smtp.address import MailAddress
-from asyncnet.smtp.delivery import Refused, Role
-from asyncnet.smtp.envelope import Body, Notify, Recipient, Returned
+from asyncnet.smtp.delivery import Client, Refused, Role, Transaction
+from asyncnet.smtp.envelope import Body, Envelope, Notify, Recipient, Returned
 from asyncnet.smtp.limits import SMTPLimits, SMTPTimeouts
+from asyncnet.smtp.policies import Guarded, Rule
 from asyncnet.smtp.server import SMTPHandler
 from asyncnet.testing import MemoryListener, ScriptedPeer
-from tests.smtp.recorder import Peer, Recorder, Users, connected
+from tests.smtp.recorder import Peer, Recorder, TakenByEach, Users, connected
 
 CONTENT = b"Subject: hello\r\n\r\nHello.\r\n"
 
@@ -184,23 +185,89 @@ class TestConversation:
         self, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO, logger="asyncnet.smtp")
-        async with connected() as peer:
+        recorder = Recorder()
+        async with connected(recorder) as peer:
             await peer.begin(mail='MAIL FROM:<"a\\ b"@example.org>')
             await peer.expect("354", "DATA")
             await peer.raw(CONTENT + b".\r\n")
-        expected = '203.0.113.9:40000: from <"a b"@example.org> to 1 recipients, 26 bytes: 250 2.0.0 queued as 1'
-        assert expected in caplog.text
+        [traced] = re.findall(rb"with ESMTP id (\w+)", recorder.taken[0].content)
+        said = f'{traced.decode()} from <"a b"@example.org> to 1 recipients, 26 bytes: 250 2.0.0 queued as 1'
+        assert f"203.0.113.9:40000: {said}" in caplog.text  # so that who has the message finds it in the log
 
-    async def test_errors_in_a_row_end_the_connection(self, autojump_clock: MockClock) -> None:
+    async def test_and_who_was_refused(self, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO, logger="asyncnet.smtp")
+        recorder = Recorder(nobody=Refused(550, "5.1.1", "No such user."))
+        async with connected(recorder) as peer:
+            await peer.begin()
+            await peer.expect("550 5.1.1", "RCPT TO:<@\x1b[2J:nobody@example.org>")
+        said = r"from <anna@example.org> RCPT TO:<@\x1b[2J:nobody@example.org>: 550 5.1.1 No such user."
+        assert f"203.0.113.9:40000: {said}" in caplog.text
+
+    async def test_errors_without_a_message_end_the_connection(
+        self, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO, logger="asyncnet.smtp")
         async with connected(limits=SMTPLimits(errors=3)) as peer:
-            for _ in range(2):
+            for command in ("NOOP", "RSET", "VRFY anna", "EHLO client.example", "MAIL FROM:<a@example.org>"):
+                assert (await peer.do(command)).is_success
+                if command != "NOOP":
+                    assert (await peer.do("RCPT TO:<>")).is_permanent_failure
+            assert str(await peer.reply()).startswith("421 4.7.0 Too many errors.")
+            await peer.scripted.expect_end()
+        assert "203.0.113.9:40000: too many errors" in caplog.text
+
+    @pytest.mark.parametrize("role", [Role.MX, Role.LMTP])
+    async def test_and_a_message_makes_up_for_them(self, autojump_clock: MockClock, role: Role) -> None:
+        hello = "LHLO client.example" if role is Role.LMTP else "EHLO client.example"
+        recorder = Recorder()
+        async with connected(recorder, role=role, hello=hello, limits=SMTPLimits(errors=3, chatter=3)) as peer:
+            for _ in range(3):
+                await peer.expect("250", "NOOP")
+                await peer.expect("250", "NOOP")
                 for _ in range(3):
                     await peer.expect("500", "FOO")
-                await peer.expect("250", "NOOP")
+                assert (await peer.send(CONTENT)).code == 250
+            recorder.fails["commit"] = Refused(550, "5.7.1", "No.")
             for _ in range(4):
-                await peer.expect("500", "FOO")
+                assert (await peer.send(CONTENT)).code == 550
             assert str(await peer.reply()).startswith("421 4.7.0")
             await peer.scripted.expect_end()
+
+    @pytest.mark.parametrize(
+        "commands",
+        [
+            *(["NOOP"], ["RSET"], ["VRFY anna"], ["HELP"], ["EHLO client.example"], ["HELO client.example"]),
+            ["MAIL FROM:<anna@example.org>", "RSET"],
+            ["MAIL FROM:<anna@example.org>", "RCPT TO:<carl@example.org>", "EHLO client.example"],
+            ["MAIL FROM:<later@example.org>"],
+        ],
+    )
+    async def test_nor_does_chatter_go_on_for_ever(self, autojump_clock: MockClock, commands: list[str]) -> None:
+        class Later(Rule):
+            async def sender(self, envelope: Envelope, client: Client) -> Envelope:
+                if envelope.sender == MailAddress("later", "example.org"):
+                    raise Refused(451, "4.7.1", "Later.")
+                return envelope
+
+        async with connected(Guarded(Recorder(), Later()), limits=SMTPLimits(chatter=5)) as peer:
+            for _ in range(5):  # the first EHLO counts, too
+                for command in commands:
+                    assert not (await peer.do(command)).is_permanent_failure
+            assert str(await peer.reply()).startswith("421 4.7.0 Too many commands without a message.")
+            await peer.scripted.expect_end()
+
+    async def test_who_says_goodbye_hears_nothing_else(self, autojump_clock: MockClock) -> None:
+        async with connected(limits=SMTPLimits(chatter=2)) as peer:
+            await peer.expect("250", "NOOP")
+            await peer.expect("221", "QUIT")
+            await peer.scripted.expect_end()
+
+    async def test_parameters_are_understood_behind_helo_too(self, autojump_clock: MockClock) -> None:
+        recorder = Recorder()
+        async with connected(recorder, hello="HELO client.example") as peer:
+            await peer.expect("250 2.1.0", "MAIL FROM:<anna@example.org> SIZE=26 BODY=8BITMIME")
+        assert recorder.taken[0].envelope.body is Body.EIGHT_BIT
+        assert recorder.taken[0].client.protocol == "SMTP"
 
     async def test_a_connection_has_so_many_messages(self, autojump_clock: MockClock) -> None:
         async with connected(limits=SMTPLimits(messages=1)) as peer:
@@ -246,6 +313,18 @@ class TestTime:
             if command.startswith(b"DATA"):
                 assert (await peer.reply()).code == 354
             assert str(await peer.reply()).startswith("421 4.4.2")
+            await peer.scripted.expect_end()
+        assert recorder.ends == [["abort"]]
+
+    @pytest.mark.parametrize("chunk", [b"BDAT 1\r\nx", b"BDAT 0\r\n"])
+    async def test_chunks_have_the_time_of_one_content(self, autojump_clock: MockClock, chunk: bytes) -> None:
+        recorder = Recorder()
+        async with connected(recorder, timeouts=SMTPTimeouts(content=10), limits=SMTPLimits(rate=100)) as peer:
+            await peer.begin()
+            for _ in range(3):
+                assert (await peer.raw(chunk)).code == 250
+                await trio.sleep(4)
+            assert str(await peer.raw(chunk)).startswith("421 4.4.2")
             await peer.scripted.expect_end()
         assert recorder.ends == [["abort"]]
 
@@ -337,6 +416,17 @@ class TestSize:
             await peer.expect("354", "DATA")
             assert (await peer.raw(CONTENT + b".\r\n")).code == 250
         assert len(recorder.taken[0].recipients) == 2
+
+    async def test_those_too_many_may_come_all_at_once(self, autojump_clock: MockClock) -> None:
+        recorder = Recorder()
+        async with connected(recorder, limits=SMTPLimits(recipients=100)) as peer:
+            await peer.expect("250 2.1.0", "MAIL FROM:<anna@example.org>")
+            recipients = b"".join(b"RCPT TO:<a%d@example.org>\r\n" % number for number in range(1000))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(peer.stream.send_all, recipients + b"DATA\r\n" + CONTENT + b".\r\n")
+                codes = [(await peer.reply()).code for _ in range(1002)]
+        assert codes == [250] * 100 + [452] * 900 + [354, 250]
+        assert len(recorder.taken[0].recipients) == 100
 
     async def test_large_contents_pass_in_pieces(self, autojump_clock: MockClock) -> None:
         recorder = Recorder()
@@ -514,6 +604,29 @@ class TestLMTP:
             assert [str(await peer.reply())[:9] for _ in range(2)] == ["554 5.6.0"] * 2
             await peer.expect("503 5.5.1", "DATA")
         assert recorder.ends == [["abort"]]
+
+    @pytest.mark.parametrize("outcomes", [[], [""], ["", "", ""]])
+    async def test_each_recipient_has_one_reply_whatever_a_delivery_says(
+        self, autojump_clock: MockClock, outcomes: list[str], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Miscounts(Recorder):
+            async def start(self, envelope: Envelope, client: Client) -> Transaction:
+                transaction = await super().start(envelope, client)
+                assert isinstance(transaction, TakenByEach)
+
+                async def commit_each() -> list[str]:
+                    await transaction.commit()
+                    return outcomes
+
+                transaction.commit_each = commit_each  # type: ignore[method-assign]
+                return transaction
+
+        async with connected(Miscounts(each=True), role=Role.LMTP, hello="LHLO client.example") as peer:
+            await peer.begin("anna@example.org", "carl@example.org")
+            await peer.expect("354", "DATA")
+            await peer.scripted.send(CONTENT + b".\r\nNOOP\r\n")
+            assert [(await peer.reply()).code for _ in range(3)] == [451, 451, 250]
+        assert f"{len(outcomes)} outcomes for 2 recipients" in caplog.text
 
     async def test_a_thousand_replies_find_room(self, autojump_clock: MockClock) -> None:
         recorder = Recorder(commit=Refused(451, "4.3.0", "long" * 1000))

@@ -53,9 +53,14 @@ class TestSmuggling:
         assert not set(taken.content.replace(b"\r\n", b"")) & set(b"\r\n")
 
     async def test_commands_end_with_cr_lf_too(self, autojump_clock: MockClock) -> None:
-        async with connected() as peer:
-            assert str(await peer.raw(b"NOOP\n")).startswith("500 5.5.2 A line that does not end with CR LF")
+        recorder = Recorder()
+        async with connected(recorder) as peer:
             assert str(await peer.raw(b"NOOP\rMAIL FROM:<a@example.org>\r\n")).startswith("500 5.5.2")
+            assert str(await peer.raw(b"x" * 13_000 + b"\nMAIL FROM:<a@example.org>\r\n")).startswith("500 5.5.2")
+            await peer.scripted.send(b"NOOP\nMAIL FROM:<a@example.org>\r\n")
+            assert str(await peer.reply()).startswith("500 5.5.2 A line that does not end with CR LF")
+            await peer.scripted.expect_end()
+        assert recorder.taken == []
         async with connected(normalise_from=["203.0.113.9"]) as peer:
             assert str(await peer.raw(b"NOOP\n")).startswith("250")
 
@@ -158,6 +163,24 @@ class TestBombs:
         assert header.startswith(b"Received: from client.example")
         assert header.endswith(b" +0000")
         assert body == content
+
+
+SESSION = (
+    b"EHLO client.example\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.org>\r\nDATA\r\nA: b\r\n\r\nx\r\n.\r\n"
+    b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.org>\r\nBDAT 8\r\nA: b\r\n\r\nBDAT 3 LAST\r\nx\r\nQUIT\r\n"
+)
+
+
+@pytest.mark.parametrize("leave", ["close", "send_eof"])
+async def test_a_session_that_breaks_off_anywhere_leaves_what_was_whole(leave: str, autojump_clock: MockClock) -> None:
+    ends = [SESSION.index(b"\r\n.\r\n") + 5, SESSION.index(b"QUIT")]
+    for length in range(len(SESSION)):
+        recorder = Recorder()
+        async with connected(recorder, hello="") as peer:
+            await peer.scripted.send(SESSION[:length])
+            await getattr(peer.scripted, leave)()
+        assert recorder.ends.count(["commit"]) == sum(length >= end for end in ends), SESSION[:length]
+        assert all(end in (["commit"], ["abort"]) for end in recorder.ends)
 
 
 WORDS = st.sampled_from(

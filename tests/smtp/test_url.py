@@ -35,6 +35,7 @@ def test_a_url_names_a_server(text: str, url: SMTPURL) -> None:
         ("smtp://:secret@mail.example.org", "the user before the @ is missing"),
         ("smtp://anna:%ff@mail.example.org", "UTF-8"),
         ("smtp://anna:%f@mail.example.org", "hexadecimal"),
+        ("smtp://anna%0d%0aQUIT:secret@mail.example.org", "a line end or NUL"),
         ("smtp://mail.example.org:0", "a port is a number"),
         ("smtp://mail example.org", "may not stand in a URL"),
         ("smtp://mail.example.org\r\nQUIT", "may not stand in a URL"),
@@ -50,7 +51,7 @@ def test_what_is_none_is_refused_with_what_is_wrong(text: str, problem: str) -> 
 
 
 hosts = st.sampled_from(["mail.example.org", "127.0.0.1", "::1", "xn--bcher-kva.example"])
-names = st.text(st.characters(exclude_categories=("Cs",)), min_size=1)
+names = st.text(st.characters(exclude_characters="\r\n\0", exclude_categories=("Cs",)), min_size=1)
 urls = st.builds(
     SMTPURL, st.sampled_from(["smtp", "smtps", "lmtp"]), hosts, st.integers(1, 65535), st.none() | names
 ) | st.builds(

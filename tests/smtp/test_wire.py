@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncnet.errors import LocalProtocolError, RemoteProtocolError
-from asyncnet.replies import Reply
 from asyncnet.smtp import wire
 from asyncnet.smtp.address import MailAddress
 from asyncnet.smtp.envelope import Body, Envelope, Notify, Recipient, Returned
@@ -169,6 +168,8 @@ class TestMail:
             ("FROM:<> SIZE=-1", 501, "5.5.4"),
             ("FROM:<> SIZE=1 SIZE=2", 501, "5.5.4"),
             ("FROM:<> SIZE=" + "9" * 21, 501, "5.5.4"),
+            ("FROM:<> BODY=7BIT\x0bSIZE=1", 501, "5.5.4"),
+            ("FROM:<> BODY=7BIT\u00a0SIZE=1", 501, "5.5.4"),
             ("FROM:<> BODY=9BIT", 501, "5.5.4"),
             ("FROM:<> BODY", 501, "5.5.4"),
             ("FROM:<> SMTPUTF8=1", 501, "5.5.4"),
@@ -346,22 +347,7 @@ class TestReplies:
     def test_every_line_has_its_enhanced_code(self) -> None:
         reply = wire.coded(250, "2.1.5", "a", "b")
         assert reply.encode(every_line_coded=True) == b"250-2.1.5 a\r\n250 2.1.5 b\r\n"
-        assert wire.split_enhanced(reply) == ("2.1.5", ("a", "b"))
-
-    @pytest.mark.parametrize(
-        ("reply", "found"),
-        [
-            (Reply.of(250, "fine"), (None, ("fine",))),
-            (Reply.of(250, "2.0.0"), ("2.0.0", ("",))),
-            (Reply.of(250, "5.0.0 what"), (None, ("5.0.0 what",))),
-            (Reply.of(250, "192.0.2.1 is you"), (None, ("192.0.2.1 is you",))),
-            (Reply.of(250, "2.0.0.1 is you"), (None, ("2.0.0.1 is you",))),
-            (Reply.of(550, "5.1.1 a", "b"), ("5.1.1", ("a", "b"))),
-            (Reply.of(354, "go on"), (None, ("go on",))),
-        ],
-    )
-    def test_an_enhanced_code_is_told_from_words(self, reply: Reply, found: tuple[str | None, tuple[str]]) -> None:
-        assert wire.split_enhanced(reply) == found
+        assert reply.enhanced == "2.1.5"
 
 
 class TestExtensions:
@@ -395,6 +381,9 @@ class TestExtensions:
         assert Extensions.parse(lines) == Extensions(
             size=0, pipelining=True, auth=("LOGIN", "PLAIN"), others=("XFOO  a",), most_recipients=5
         )
+
+    def test_a_limit_of_more_than_six_digits_is_none(self) -> None:
+        assert Extensions(most_mails=1_000_000, most_recipients=999_999).format() == ["LIMITS RCPTMAX=999999"]
 
     @given(st.lists(st.text(max_size=30)))
     def test_whatever_is_said_is_read(self, lines: list[str]) -> None:
