@@ -94,7 +94,7 @@ async def serve_all(folder: str, relay: Relay, boxes: MemoryMailboxes) -> None:
             where = service.urls[0].replace("pop3://", "pop3://anna:anna@")
             print(f"{service.name:8} {where:32} {command.format(where)}", flush=True)
         page = f"{where}/shout/"  # the web server is the last one
-        print(f"{'shout':8} {page} {ASYNCNET} fetch -o - {page}    (in a browser, type: a WebSocket answers)")
+        print(f"{'shout':8} {page:32} {ASYNCNET} fetch -o - {page}    (in a browser, type: a WebSocket answers)")
         print("Ctrl-C ends them.", flush=True)
         await drain_on_signal(*started)
 

@@ -32,4 +32,6 @@ def main(users: str, certificate: str, folder: str = ".", ports: str = "2121,999
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
     main(*sys.argv[1:])

@@ -60,4 +60,6 @@ def main(address: str, folder: str, endpoint: str = "tcp://127.0.0.1:2525") -> N
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
     main(*sys.argv[1:])

@@ -32,4 +32,6 @@ async def main(*arguments: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 5:
+        sys.exit(__doc__)
     trio.run(main, *sys.argv[1:])

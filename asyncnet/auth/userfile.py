@@ -142,6 +142,8 @@ def _load(path: str, secret: bytes) -> tuple[_Signature, _Users | ConfigurationE
             # Taken before the content: a file that grows meanwhile has another signature at the next look.
             status = os.fstat(file.fileno())
             data = file.read()
+    except FileNotFoundError as error:
+        return _UNREADABLE, ConfigurationError(f"{path}: {error.strerror}: `asyncnet passwd {path} NAME` makes it")
     except OSError as error:
         return _UNREADABLE, ConfigurationError(f"{path}: {error.strerror}")
     if os.name == "posix" and status.st_mode & (stat.S_IRGRP | stat.S_IROTH):

@@ -42,7 +42,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     read_parser.add_argument("number", metavar="NUMBER", type=count, help="which one, as `list` counts")
     read_parser.add_argument("--raw", action="store_true", help="the message as it is, for a file or a program")
     for one in (list_parser, read_parser):
-        one.add_argument("--starttls", choices=("never", "required"), help="whether TLS is begun with pop3://")
+        one.add_argument(
+            "--starttls",
+            choices=("never", "required"),
+            help="whether TLS is begun with pop3:// (default: where the server offers it)",
+        )
         one.add_argument(
             "--insecure-auth", action="store_true", help="tell the password to whoever is there, even without TLS"
         )

@@ -38,7 +38,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--insecure-auth", action="store_true", help="take passwords without TLS, too: anybody on the way can read them"
     )
     mail.add_argument(
-        "--login-delay", metavar="N", type=count, default=0, help="seconds from one login of a user to the next"
+        "--login-delay",
+        metavar="N",
+        type=count,
+        default=0,
+        help="seconds from one login of a user to the next (default: none)",
     )
     mail.add_argument("--greeting", metavar="TEXT", help="what clients read first")
 

@@ -74,7 +74,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--name", metavar="NAME", help="what this host calls itself (default: its address)")
     add_way(parser, timeout=None, default="for each wait (default: what RFC 5321 asks for, 2 to 10 minutes)")
     parser.add_argument(
-        "--starttls", choices=("never", "opportunistic", "required"), help="whether TLS is begun with smtp://"
+        "--starttls",
+        choices=("never", "opportunistic", "required"),
+        help="whether TLS is begun with smtp:// (default: required where a password leaves this machine, or with --ca)",
     )
     parser.add_argument(
         "--insecure-auth", action="store_true", help="tell the password to whoever is there, even without TLS"

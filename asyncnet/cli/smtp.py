@@ -9,7 +9,6 @@ import argparse
 import logging
 import math
 import os
-import tomllib
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -191,6 +190,7 @@ def make_handler(args: argparse.Namespace) -> SMTPHandler:
 def _relaying(args: argparse.Namespace, users: UserFile | None, options: dict[str, Any]) -> SMTPHandler:
     from asyncnet.cli.smtp_relay import RelayingHandler
 
+    _check_hostname(args)
     local = {domain: _mailboxes(folder, users, args.quota) for domain, folder in args.local}
     relay = _relay(args, local)
     return RelayingHandler(relay, _guarded(args, relay, local), **options)
@@ -255,6 +255,13 @@ def _hostname(args: argparse.Namespace) -> str:
     from asyncnet.smtp.server import own_hostname
 
     return own_hostname(args.hostname)
+
+
+def _check_hostname(args: argparse.Namespace) -> None:
+    """Say so where most exchangers would not listen to us."""
+    name = _hostname(args)
+    if args.hostname is None and args.relay_to is None and "." not in name:
+        logger.warning("this host calls itself %s: others refuse mail from a name without a domain: --hostname", name)
 
 
 def _routes(args: argparse.Namespace, local: dict[str, Mailboxes]) -> Routes:
@@ -365,10 +372,10 @@ def _host_and_port(text: str) -> tuple[str, int]:
 
 def _guarded(args: argparse.Namespace, relay: Relay, local: dict[str, Mailboxes]) -> Delivery:
     """The rules that stand in front of the relay."""
+    from asyncnet.cli.smtp_aliases import AliasFile
     from asyncnet.smtp.address import MailAddress, ascii_domain
     from asyncnet.smtp.delivery import Refused
     from asyncnet.smtp.policies import (
-        Aliases,
         Guarded,
         KnownRecipients,
         NoOpenRelay,
@@ -402,23 +409,6 @@ def _guarded(args: argparse.Namespace, relay: Relay, local: dict[str, Mailboxes]
     if args.check_senders:
         rules.append(SendersOfUsers())
     if args.aliases is not None:
-        try:
-            rules.append(Aliases(_read_aliases(args.aliases), known=is_known))
-        except ValueError as exc:  # an address that is none, a circle
-            raise ConfigurationError(f"--aliases {args.aliases}: {exc}") from exc
+        rules.append(AliasFile(args.aliases, known=is_known))
     rules.append(KnownRecipients(is_known, domains=local))
     return Guarded(relay, *rules)
-
-
-def _read_aliases(path: str) -> dict[str, list[str]]:
-    try:
-        with open(path, "rb") as file:
-            found = tomllib.load(file)
-    except OSError as exc:
-        raise ConfigurationError(f"--aliases {path}: {exc.strerror}") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise ConfigurationError(f"--aliases {path}: {exc}") from exc
-    for name, targets in found.items():
-        if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
-            raise ConfigurationError(f'--aliases {path}: {name}: write "{name}" = ["anna@example.org"]')
-    return found

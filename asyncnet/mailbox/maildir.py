@@ -252,10 +252,10 @@ class Maildir:
 class Maildirs:
     """The `Mailboxes` in the folder `root`: that of each user is the Maildir of their name in it.
 
-    A Maildir is known by the folder `new` in it, or is empty; with `create` it is made for whoever is asked for. A name
-    that could not be one component of a path, or begins with a dot, is nobody's; without `create`, so is one that has
-    no Maildir. Where `root` is not there, or may not be looked into, `of` raises OSError. Capital letters count as the
-    file system has it. The quotas are those of each Maildir.
+    A Maildir is known by the folder `new` in it, or is empty; with `create` it is made for whoever is asked for, and so
+    is `root`, at once and never again. A name that could not be one component of a path, or begins with a dot, is
+    nobody's; without `create`, so is one that has no Maildir. Where `root` is not there, or may not be looked into,
+    `of` raises OSError. Capital letters count as the file system has it. The quotas are those of each Maildir.
     """
 
     def __init__(
@@ -268,6 +268,8 @@ class Maildirs:
     ) -> None:
         self._root = os.path.realpath(root)
         self._create = create
+        if create:
+            os.makedirs(self._root, exist_ok=True)  # now, and not where it has gone later: a disk may be missing
         self._quotas = {"quota_bytes": quota_bytes, "quota_messages": quota_messages}
 
     def __repr__(self) -> str:
@@ -287,7 +289,6 @@ class Maildirs:
 
     def _is_there(self, path: str) -> bool:
         if self._create and not is_maildir(path):
-            os.makedirs(self._root, exist_ok=True)
             with opened_folders(path):  # which makes what is missing
                 return True
         if is_maildir(path):

@@ -74,8 +74,8 @@ class Database:
         """
         if create:
             _make_private(path)
-        elif not os.path.exists(path):
-            raise ConfigurationError(f"{path}: no such file: no queue has been there")
+        else:
+            _look_for(path)
         try:
             raw = sqlite3.connect(path, timeout=LOCK_PATIENCE, isolation_level=None, check_same_thread=False)
             # A text that the disk has changed is its row's misfortune (`rows`), and no statement's that meets it.
@@ -143,6 +143,24 @@ class Database:
             for step in range(version, schema.VERSION) if version else ():
                 schema.STEPS[step](connection)
             connection.exec_driver_sql(f"PRAGMA user_version = {schema.VERSION}")
+
+
+def _look_for(path: str) -> None:
+    """Raise ConfigurationError where there is no file that we may change: SQLite does not say why it cannot open one.
+
+    It is not opened here: closing it would end the locks that SQLite has on it elsewhere in this process.
+    """
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigurationError(f"{path}: no such file: no queue has been there") from None
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}: {_OWNER_ALONE}") from error
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise ConfigurationError(f"{path}: {os.strerror(errno.EACCES)}: {_OWNER_ALONE}")
+
+
+_OWNER_ALONE = "a queue is for the user that its relay runs as"
 
 
 def _decode(text: bytes) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from asyncnet.auth.guard import stays_here
-from asyncnet.auth.sasl import ClientMechanism, client_mechanisms, decode_base64, encode_initial, encode_response
+from asyncnet.auth.sasl import PLAIN, ClientMechanism, client_mechanisms, decode_base64, encode_initial, encode_response
 from asyncnet.errors import LocalProtocolError, RemoteProtocolError
 from asyncnet.replies import PermanentReplyError, Reply, ReplyError, error_for
 from asyncnet.smtp.client_control import Control, NotSupported
@@ -138,8 +138,9 @@ class ClientSession:
     async def login(self, user: str, password: str, *, insecure_auth: bool = False) -> None:
         """Log in by the best mechanism that the server has too: SCRAM-SHA-256, else PLAIN, else LOGIN.
 
-        Where one is refused the next one is tried: a server may have keys for some users alone. PLAIN and LOGIN tell
-        the password, and are used over TLS with a server that was verified, on this machine, or with `insecure_auth`.
+        Where one is refused the next one is tried: a server may have keys for some users alone. But a password that is
+        wrong for PLAIN (535) is wrong for LOGIN, and servers count what fails. Both tell the password, and are used
+        over TLS with a server that was verified, on this machine, or with `insecure_auth`.
         Raises NotSupported where no mechanism is left.
         """
         may_tell = insecure_auth or self._is_secure
@@ -150,6 +151,8 @@ class ClientSession:
                 return await self._log_in(way)
             except PermanentReplyError as exc:
                 refusal = exc
+                if way.name == PLAIN and exc.reply.code == 535:
+                    break
         if refusal is not None:
             raise refusal
         if not may_tell and client_mechanisms(self.extensions.auth, user, password, passwords=True):

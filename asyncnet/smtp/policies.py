@@ -13,6 +13,7 @@ never at text, so that no spelling slips past.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
@@ -21,10 +22,13 @@ from graphlib import CycleError, TopologicalSorter
 
 import trio
 
+from asyncnet.printable import printable
 from asyncnet.smtp.address import MailAddress, ascii_domain, parse_domain
 from asyncnet.smtp.delivery import Client, CommitsEach, Delivery, Refused, Transaction
 from asyncnet.smtp.envelope import Envelope, Notify, Recipient
 from asyncnet.transports.address import Networks
+
+logger = logging.getLogger("asyncnet.smtp")
 
 
 class Rule:
@@ -214,12 +218,17 @@ class Aliases(Rule):
         for name, targets in aliases.items():
             if isinstance(targets, str):
                 raise TypeError(f"the addresses behind an alias are a list, not one string: [{targets!r}]")
-            found = [MailAddress.parse(target) for target in targets]
-            if name.startswith("@"):
-                self._catch_all[ascii_domain(parse_domain(name[1:]))] = found
-            else:
-                self._aliases[_key(MailAddress.parse(name))] = found
+            try:
+                self._add(name, [MailAddress.parse(target) for target in targets])
+            except ValueError as exc:
+                raise ValueError(f"{name}: {exc}") from exc
         self._check_circles()
+
+    def _add(self, name: str, targets: list[MailAddress]) -> None:
+        if name.startswith("@"):
+            self._catch_all[ascii_domain(parse_domain(name[1:]))] = targets
+        else:
+            self._aliases[_key(MailAddress.parse(name))] = targets
 
     def _check_circles(self) -> None:
         others = {  # an alias may name itself: anna, and somebody else as well
@@ -310,15 +319,22 @@ class SendersOfUsers(Rule):
         identity, sender = client.identity, envelope.sender
         if identity is None or sender is None:
             return envelope
-        allowed = identity.settings.get("addresses", [identity.name])
-        for text in [allowed] if isinstance(allowed, str) else allowed:
-            if text.startswith("@"):
-                is_same = ascii_domain(parse_domain(text[1:])) == sender.ascii_domain
-            else:
-                is_same = "@" in text and _key(MailAddress.parse(text)) == _key(sender)
-            if is_same:
-                return envelope
-        raise Refused(553, "5.7.1", "This address is not yours.")
+        allowed = identity.settings.get("addresses", identity.name)
+        try:
+            is_theirs = any(_covers(text, sender) for text in ([allowed] if isinstance(allowed, str) else allowed))
+        except (TypeError, AttributeError, ValueError) as exc:  # no list, no texts, an address that is none
+            who = printable(identity.name)
+            logger.error('user %s: write addresses = ["anna@example.org", "@example.net"] (%s)', who, exc)
+            raise Refused(451, "4.3.0", "Which addresses are yours cannot be told at the moment.") from exc
+        if not is_theirs:
+            raise Refused(553, "5.7.1", "This address is not yours.")
+        return envelope
+
+
+def _covers(text: str, sender: MailAddress) -> bool:
+    if text.startswith("@"):
+        return ascii_domain(parse_domain(text[1:])) == sender.ascii_domain
+    return "@" in text and _key(MailAddress.parse(text)) == _key(sender)
 
 
 class RateLimit(Rule):

@@ -201,7 +201,10 @@ async def test_many_calls_at_once_read_a_new_file_once(path: Path, monkeypatch: 
 
 
 def test_a_missing_file_at_the_start_is_a_configuration_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"none\.toml: No such file or directory$"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"none\.toml: No such file or directory: `asyncnet passwd .*none\.toml NAME` makes it$",
+    ):
         UserFile(tmp_path / "none.toml")
 
 

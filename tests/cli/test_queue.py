@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -195,6 +196,17 @@ def test_where_no_queue_is_the_user_is_told(run, tmp_path: Path) -> None:
     status, out, err = run("list", "--spool", str(tmp_path))
     assert (status, out) == (2, "")
     assert err == f"asyncnet queue: {tmp_path}/queue.db: no such file: no queue has been there\n"
+
+
+def test_whoever_may_not_read_a_queue_is_told_so(
+    run, spool: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root, as tests may be, is allowed everything
+    status, out, err = run("list", "--spool", spool[0])
+    assert (status, out) == (2, "")
+    assert err == (
+        f"asyncnet queue: {spool[0]}/queue.db: Permission denied: a queue is for the user that its relay runs as\n"
+    )
 
 
 @pytest.mark.parametrize(

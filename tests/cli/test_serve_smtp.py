@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import mailbox
+import os
 import signal
 import smtplib
+import socket
 import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import argon2
 import pytest
@@ -228,7 +231,7 @@ def test_what_catches_all_takes_no_mail_from_those_who_have_a_mailbox(tmp_path: 
     ("text", "said"),
     [
         ('"a@example.org" = ["b@example.org"]\n"b@example.org" = ["a@example.org"]', "leads back to itself"),
-        ('"a@example.org" = ["b example.org"]', "no @ in the address"),
+        ('"a@example.org" = ["b example.org"]', "a@example.org: no @ in the address"),
         ('"a b@example.org" = []', "need quotes"),
         ('"a@example.org" = "b@example.org"', 'write "a@example.org" = ['),
     ],
@@ -267,6 +270,26 @@ def test_a_second_relay_on_the_same_spool_is_refused(tmp_path: Path, mail: Path)
     assert "Traceback" not in second.stderr
 
 
+def test_a_name_that_others_would_not_listen_to_is_warned_of(
+    tmp_path: Path, mail: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def serve(*more: str) -> str:
+        caplog.clear()
+        with socket.create_server(("127.0.0.1", 0)) as taken:  # so that it ends at once
+            where = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+            spool, local = str(tmp_path / "spool"), f"example.com={mail}"
+            assert main(["serve", "smtp", where, "--spool", spool, "--local", local, *more]) == 2
+        return caplog.text
+
+    warning = "this host calls itself"
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(nodename="box"))
+    assert f"{warning} box: others refuse mail from a name without a domain: --hostname" in serve()
+    assert warning not in serve("--relay-to", "smtp://127.0.0.1")
+    assert warning not in serve("--hostname", "box")
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(nodename="mail.example.org"))
+    assert warning not in serve()
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -296,7 +319,7 @@ def test_a_second_relay_on_the_same_spool_is_refused(tmp_path: Path, mail: Path)
         (["--discard", "--role", "submission"], "--role submission takes mail from users who log in"),
         (["--spool", "DIR", "--local", "a.example=DIR", "--role", "submission"], "goes with --users FILE"),
         (["--spool", "DIR", "--local", "a.example=DIR", "--retry-after", "off"], "would wait for ever"),
-        (["--discard", "--role", "submission", "--users", "nowhere.toml"], "nowhere.toml"),
+        (["--discard", "--role", "submission", "--users", "nowhere.toml"], "asyncnet passwd nowhere.toml NAME"),
     ],
 )
 def test_what_could_not_work_is_refused_at_once(

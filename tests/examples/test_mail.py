@@ -28,10 +28,22 @@ def test_a_mailbox_is_read_from_its_end(monkeypatch: pytest.MonkeyPatch) -> None
     ]
 
 
-def test_without_a_mailbox_it_explains_itself() -> None:
-    done = run("read_mail.py")
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("read_mail.py", "Read a mailbox"),
+        ("send_message.py", "python examples/send_message.py smtp://"),
+        ("mail_receiver.py", "python examples/mail_receiver.py ADDRESS FOLDER"),
+        ("mail_submission.py", "python examples/mail_submission.py users.toml cert.pem smtp://"),
+        ("ftp_users_tls.py", "python examples/ftp_users_tls.py users.toml cert.pem"),
+        ("ftp_mirror.py", "python examples/ftp_mirror.py"),
+    ],
+)
+def test_without_its_arguments_an_example_explains_itself(name: str, says: str) -> None:
+    done = run(name)
     assert done.returncode == 1
-    assert "Read a mailbox" in done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_no_header_keeps_it_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

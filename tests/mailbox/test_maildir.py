@@ -468,13 +468,15 @@ async def test_where_nobody_can_know_whether_a_maildir_is_there_it_is_not_said_t
         await Maildirs(tmp_path).of("anna")
 
 
-async def test_where_the_mailboxes_have_gone_nobody_is_said_to_have_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("create", [False, True])
+async def test_where_the_mailboxes_have_gone_nobody_is_said_to_have_none(tmp_path: Path, create: bool) -> None:
     (tmp_path / "root" / "anna").mkdir(parents=True)
-    boxes = Maildirs(tmp_path / "root")
+    boxes = Maildirs(tmp_path / "root", create=create)
     (tmp_path / "root").rename(tmp_path / "unmounted")
     for user in ("anna", "nobody"):
         with fails(errno.ENOENT):
             await boxes.of(user)
+    assert not (tmp_path / "root").exists()
     (tmp_path / "root").write_bytes(b"no folder")
     with fails(errno.ENOTDIR):
         await boxes.of("anna")

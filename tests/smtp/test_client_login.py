@@ -135,6 +135,17 @@ async def test_where_one_way_is_refused_the_next_one_is_tried() -> None:
         await smtp.noop()
 
 
+async def test_a_password_that_is_wrong_is_told_once() -> None:
+    script = answering(
+        (b"AUTH PLAIN " + b64(b"\0joe\0wrong") + b"\r\n", b"535 5.7.8 no\r\n"),
+        (b"NOOP\r\n", b"250 ok\r\n"),
+    )
+    async with greeted(script, offering("AUTH PLAIN LOGIN")) as smtp:
+        with pytest.raises(PermanentReplyError, match=r"^AUTH PLAIN: the server says 535 5.7.8 no$"):
+            await smtp.login("joe", "wrong", insecure_auth=True)
+        await smtp.noop()
+
+
 async def test_a_login_that_cannot_be_checked_now_is_a_transient_failure() -> None:
     script = answering((b"AUTH PLAIN " + b64(b"\0joe\0secret") + b"\r\n", b"454 4.7.0 later\r\n"))
     async with greeted(script, offering("AUTH PLAIN LOGIN")) as smtp:

@@ -365,6 +365,16 @@ class TestSenders:
         assert await SendersOfUsers().sender(NOTHING, client) is NOTHING
         assert await SendersOfUsers().sender(envelope, ANYBODY) is envelope
 
+    @pytest.mark.parametrize("addresses", [5, [5], ["anna", "b c@example.org"], True])
+    async def test_what_is_no_list_of_addresses_is_told_in_a_line(
+        self, addresses: object, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        client = Client(NOWHERE, "a", identity=Identity("anna", {"addresses": addresses}))
+        with pytest.raises(Refused, match=r"451 4\.3\.0"):
+            await SendersOfUsers().sender(Envelope(MailAddress.parse("anna@example.org")), client)
+        (message,) = caplog.messages
+        assert message.startswith('user anna: write addresses = ["anna@example.org", "@example.net"] (')
+
     async def test_the_server_says_so(self, autojump_clock: MockClock) -> None:
         async with connected(
             Guarded(Recorder(), SendersOfUsers()),
