@@ -137,8 +137,8 @@ def _claim_at(connection: Connection, request: Claiming, name: str) -> bool:
     return _settle(connection, request, name)
 
 
-_Group: TypeAlias = tuple[int, list[Row[Any]]]
-"""A message's key, and the rows of some of its recipients."""
+_Group: TypeAlias = tuple[Any, list[Row[Any]]]
+"""A message's key, or what the disk has made of it, and the rows of some of its recipients."""
 
 
 def _groups(rows: Sequence[Row[Any]], claimed: Collection[tuple[int, int]], size: int) -> list[_Group]:
@@ -155,7 +155,7 @@ def _groups(rows: Sequence[Row[Any]], claimed: Collection[tuple[int, int]], size
 
 def _claims(connection: Connection, name: str, groups: Sequence[_Group]) -> Iterator[Claim]:
     """The claims on these recipients. A message that makes no sense is set aside: it is not to keep others from us."""
-    keys = {key for key, _ in groups}
+    keys = {key for key, _ in groups if isinstance(key, int)}
     statement = select(messages, contents.c.data).outerjoin(contents, contents.c.message == messages.c.key)
     rows = {row.key: row for row in connection.execute(statement.where(messages.c.key.in_(keys)))}
     for key, found in groups:

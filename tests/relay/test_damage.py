@@ -173,6 +173,17 @@ class TestDamage:
                 await queue.wait()
         assert [claim.message.id for claim in claims] == [id]
 
+    @pytest.mark.parametrize("key", ["1.5", "x'ff'"])
+    async def test_a_recipient_of_no_message_keeps_no_other_waiting(
+        self, queue: Queue, tmp_path: Path, caplog: pytest.LogCaptureFixture, key: str
+    ) -> None:
+        ids = [await put(queue) for _ in range(3)]
+        with sqlite3.connect(tmp_path / "queue.db") as database:
+            database.execute(f"UPDATE recipients SET message = {key} WHERE message = ?", [parse_id(ids[1])])
+        database.close()
+        assert {claim.message.id for claim in await queue.claim(10)} == {ids[0], ids[2]}
+        assert "was set aside" in caplog.text
+
     async def test_an_index_that_has_something_else_than_its_table_is_made_anew(
         self, queue: Queue, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
