@@ -18,6 +18,7 @@ What could go wrong, and why it does not:
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
@@ -423,7 +424,13 @@ def _unreachable(failures: Sequence[tuple[Door, BaseException]]) -> Unreachable:
         return Unreachable(coded(451, "4.4.1", f"The host does not want to talk: {exc}"))
     if isinstance(exc, NotSupported):
         return Unreachable(coded(451, "4.7.5", f"There is no connection that is safe enough: {exc}"))
-    return Unreachable(coded(451, "4.4.1", f"No host can be reached: {_shown(door)}: {exc}"))
+    # Neither the URL nor the path of a socket: senders are told this, and who we are at a host is not theirs to know.
+    where = "its socket" if door.url.path is not None else door.url.authority
+    if door.address is not None:
+        where += f" at {door.address}"
+    number = exc.errno or 0 if isinstance(exc, OSError) else 0
+    why = os.strerror(number) if number > 0 else str(exc) or "it took too long"
+    return Unreachable(coded(451, "4.4.1", f"No host can be reached: {where}: {why}"))
 
 
 def _takes_no_mail(exc: ReplyError) -> bool:

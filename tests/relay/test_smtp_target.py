@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 import trio
@@ -400,6 +402,18 @@ class TestDoors:
         error = await refused(doors(port).courier())
         assert str(error.reply).startswith("451 4.4.1 ")
         assert "127.0.0.1" in str(error.reply)
+
+    @pytest.mark.parametrize(("path", "where"), [("", "127.0.0.1:{port}"), ("{path}", "its socket")])
+    async def test_a_sender_is_not_told_who_we_are_at_a_host_of_ours(
+        self, tmp_path: Path, path: str, where: str
+    ) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        url = f"lmtp+unix:{tmp_path}/lmtp" if path else f"smtp://joe:secret@127.0.0.1:{port}"
+        error = await refused(to_host(parse_url(url), Manners(name="x.example")).courier())
+        said = str(error.reply)
+        assert said.startswith(f"451 4.4.1 No host can be reached: {where.format(port=port)}: ")
+        assert not any(text in said for text in ("joe", "secret", "smtp://", "Errno", str(tmp_path)))
 
     async def test_hosts_that_never_take_mail_say_so_for_ever(self) -> None:
         async with courier(Host({"greeting": "554 no mail"}), Host({"greeting": "521 no mail here"})) as made:
