@@ -428,9 +428,16 @@ def _unreachable(failures: Sequence[tuple[Door, BaseException]]) -> Unreachable:
     where = "its socket" if door.url.path is not None else door.url.authority
     if door.address is not None:
         where += f" at {door.address}"
-    number = exc.errno or 0 if isinstance(exc, OSError) else 0
-    why = os.strerror(number) if number > 0 else str(exc) or "it took too long"
-    return Unreachable(coded(451, "4.4.1", f"No host can be reached: {where}: {why}"))
+    return Unreachable(coded(451, "4.4.1", f"No host can be reached: {where}: {_why(exc)}"))
+
+
+def _why(exc: BaseException) -> str:
+    unverified = getattr(exc, "verify_message", None)  # ssl.SSLCertVerificationError
+    if unverified:
+        return f"its certificate does not verify: {unverified}"
+    if isinstance(exc, ConnectionError | FileNotFoundError | PermissionError) and exc.errno:
+        return os.strerror(exc.errno)  # ours says where, too
+    return str(exc) or "it took too long"
 
 
 def _takes_no_mail(exc: ReplyError) -> bool:
