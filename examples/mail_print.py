@@ -10,15 +10,16 @@ from __future__ import annotations
 import sys
 
 from asyncnet import Service, run
+from asyncnet.printable import printable
 from asyncnet.smtp import Inbox, Message, SMTPHandler
 
 
 async def show(message: Message) -> None:
-    print(f"From <{message.envelope.sender or ''}>, at {message.client.peer}")
-    print("To", *(f"<{recipient.address}>" for recipient in message.recipients))
-    content = (await message.content.read()).decode("utf-8", "replace")
+    lines = [f"From <{message.envelope.sender or ''}>, at {message.client.peer}"]
+    lines.append(f"To {' '.join(f'<{recipient.address}>' for recipient in message.recipients)}")
+    lines += (await message.content.read()).decode("utf-8", "replace").splitlines()
     # A terminal obeys control characters: whoever sends mail is not to command ours.
-    print("".join(letter if letter.isprintable() or letter == "\n" else "" for letter in content), flush=True)
+    print(*map(printable, lines), sep="\n", flush=True)
 
 
 def tell(service: Service) -> None:

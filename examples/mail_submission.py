@@ -5,6 +5,9 @@
 
 What was taken is in the queue in SPOOL until the smarthost has it: `asyncnet queue list --spool SPOOL` shows it.
 `asyncnet send message.eml smtp://anna@127.0.0.1:2587` sends. Ctrl-C ends it.
+
+Whoever lists this machine's processes sees the smarthost's password: a program of yours reads the URL from where it
+keeps its secrets, and `asyncnet serve smtp --role submission` from ~/.netrc.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from asyncnet.cli.logins import Login, ask_password, netrc_login
 from asyncnet.cli.mail_text import Heading, read_message
 from asyncnet.cli.progress import Display, Report, shown
 from asyncnet.endpoints import Endpoint, Scheme
-from asyncnet.errors import ConfigurationError
+from asyncnet.errors import ConfigurationError, RemoteProtocolError
 from asyncnet.pop3.client import POP3Client, ReplyError
 from asyncnet.pop3.url import POP3URL, parse_url
 from asyncnet.transports.certificates import client_context
@@ -26,7 +26,7 @@ MOST_SHOWN = 32 << 20
 """The largest message that is shown, in bytes: it is taken apart in memory."""
 
 LONGEST_HEAD = 256 * 1024
-"""The largest head of a message that is listed, in bytes."""
+"""How much of a message's head is looked at for the list, in bytes."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -90,7 +90,7 @@ async def _list(pop3: POP3Client, *, as_json: bool) -> None:
     for number, size in sorted((await pop3.list()).items()):
         heading = Heading()
         try:
-            heading = Heading.parse(await pop3.top(number, limit=LONGEST_HEAD))
+            heading = Heading.parse(await _head(pop3, number))
         except ReplyError:
             pass  # it has no TOP, or another program has removed the message
         if as_json:
@@ -98,6 +98,19 @@ async def _list(pop3: POP3Client, *, as_json: bool) -> None:
         else:
             line = f"{number:>4} {size:>9} {heading.as_line()}".rstrip()
         await _print(f"{line}\n".encode("utf-8", "backslashreplace"))
+
+
+async def _head(pop3: POP3Client, number: int) -> bytes:
+    """The beginning of a head; what is too much is thrown away, and keeps nobody from the other messages."""
+    head = bytearray()
+    size = 0
+    async with pop3.retrieve(number, lines=0) as pieces:
+        async for piece in pieces:
+            head += piece[: LONGEST_HEAD - len(head)]
+            size += len(piece)
+            if size > MOST_SHOWN:
+                raise RemoteProtocolError(f"TOP {number} 0: more than {MOST_SHOWN} bytes")
+    return bytes(head)
 
 
 async def _copy(pop3: POP3Client, number: int) -> None:

@@ -41,7 +41,7 @@ from asyncnet.mailbox.folders import (
 )
 from asyncnet.mailbox.lines import ToWire, WireSize
 from asyncnet.mailbox.maildir_delivery import MaildirIncoming, in_thread, no_room
-from asyncnet.mailbox.names import MaildirName
+from asyncnet.mailbox.names import MaildirName, said_size
 from asyncnet.mailbox.storage import Flag, Message
 from asyncnet.transports.files import read_at, read_now
 
@@ -68,8 +68,9 @@ _counted: dict[tuple[int, ...], int] = {}
 class Maildir:
     """A `Mailbox` in the folder `path`, which is made with the first use if it is not there; no symlink is followed.
 
-    `quota_bytes` (as the files lie on the disk) and `quota_messages` are how much it may hold; two deliveries that end
-    in the same moment may exceed them by one of the two. Files that others deliver count, and are not refused.
+    `quota_bytes` (as the files lie on the disk, or as their names say) and `quota_messages` are how much it may hold;
+    two deliveries that end in the same moment may exceed them by one of the two. Files that others deliver count, and
+    are not refused.
     """
 
     def __init__(
@@ -100,7 +101,8 @@ class Maildir:
         held = count = 0
         for folder, name in folders.scan():
             with suppress(FileNotFoundError):
-                held += file_status(folder, name).st_size
+                size_of_one = said_size(name)
+                held += file_status(folder, name).st_size if size_of_one is None else size_of_one
                 count += 1
         if count >= self._most_messages or held + size > self._most_bytes:
             raise no_room()

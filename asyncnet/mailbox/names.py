@@ -28,7 +28,14 @@ LETTERS = {
 
 _FLAGS = {letter: flag for flag, letter in LETTERS.items()}
 _find_sizes = re.compile(r",([SW])=([0-9]{1,18})(?=,|$)").findall
+_match_size = re.compile(r"[^:]*?,S=([0-9]{1,18})(?=[,:]|\Z)").match
 _is_uid = re.compile(r"[!-~]{1,70}").fullmatch
+
+
+def said_size(text: str) -> int | None:
+    """The size in bytes that a file's name says, which needs no look at the file: a folder has many."""
+    match = _match_size(text)
+    return None if match is None else int(match[1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -330,19 +330,14 @@ class POP3Client:
     # Messages
 
     @asynccontextmanager
-    async def retrieve(self, number: int) -> AsyncIterator[Pieces]:
+    async def retrieve(self, number: int, *, lines: int | None = None) -> AsyncIterator[Pieces]:
         """Receive a message, piece by piece, as it was sent: `async with pop3.retrieve(1) as pieces`.
 
-        Nothing else runs on this client meanwhile. Left before its end it closes the client, since the rest may be of
-        any length.
+        With `lines` it is its head, and the first lines of its body (TOP), which not all servers have. Nothing else
+        runs on this client meanwhile. Left before its end it closes the client, since the rest may be of any length.
         """
-        async with self._message("RETR", str(_checked(number))) as pieces:
-            yield pieces
-
-    @asynccontextmanager
-    async def _message(self, verb: str, argument: str) -> AsyncIterator[Pieces]:
         async with self._control.claim():
-            await self._control.ask(verb, argument)
+            await self._control.ask(*_asked_for(number, lines))
             pieces = Pieces(self._control)
             try:
                 yield pieces
@@ -352,21 +347,19 @@ class POP3Client:
 
     async def read(self, number: int, *, limit: int = 64 << 20) -> bytes:
         """The whole message. Raises `RemoteProtocolError`, and closes, if it has more than `limit` bytes."""
-        return await self._read("RETR", str(_checked(number)), limit)
+        return await self._read(number, None, limit)
 
     async def top(self, number: int, lines: int = 0, *, limit: int = 1 << 20) -> bytes:
         """A message's head and the first `lines` of its body. Raises what `read` raises; not all servers have it."""
-        if lines < 0:
-            raise LocalProtocolError("there are no fewer lines than none")
-        return await self._read("TOP", f"{_checked(number)} {lines}", limit)
+        return await self._read(number, lines, limit)
 
-    async def _read(self, verb: str, argument: str, limit: int) -> bytes:
+    async def _read(self, number: int, lines: int | None, limit: int) -> bytes:
         content = bytearray()
-        async with self._message(verb, argument) as pieces:
+        async with self.retrieve(number, lines=lines) as pieces:
             async for piece in pieces:
                 content += piece
                 if len(content) > limit:
-                    raise RemoteProtocolError(f"{verb} {argument}: more than {limit} bytes")
+                    raise RemoteProtocolError(f"{' '.join(_asked_for(number, lines))}: more than {limit} bytes")
         return bytes(content)
 
     async def delete(self, number: int) -> None:
@@ -392,6 +385,15 @@ def _checked(number: int) -> int:
     if number < 1:
         raise LocalProtocolError("messages have numbers from 1 on")
     return number
+
+
+def _asked_for(number: int, lines: int | None) -> tuple[str, str]:
+    """The command that asks for a message, or for its first lines."""
+    if lines is None:
+        return "RETR", str(_checked(number))
+    if lines < 0:
+        raise LocalProtocolError("there are no fewer lines than none")
+    return "TOP", f"{_checked(number)} {lines}"
 
 
 def _numbered(pairs: Iterable[tuple[int, _T]]) -> dict[int, _T]:

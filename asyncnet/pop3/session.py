@@ -50,6 +50,8 @@ class Session:
     """Numbers of those that were sent as a whole."""
     size: int = 0
     """Bytes in the messages that are not deleted: counted along, since who floods us with STAT may have many."""
+    whole_size: int = 0
+    """Bytes in all of them."""
 
     def check(self, verb: str) -> Reply | None:
         """The reply that refuses `verb` in this state; None: it is legal. What USER said is for PASS alone."""
@@ -69,7 +71,7 @@ class Session:
     def log_in(self, messages: Sequence[Message]) -> None:
         """The mailbox is theirs, and holds these."""
         self.phase, self.messages = Phase.TRANSACTION, messages
-        self.reset()
+        self.size = self.whole_size = sum(message.size for message in messages)
 
     def number(self, text: str) -> int:
         """The number of a message that is there. Raises `RemoteProtocolError` for anything else."""
@@ -102,4 +104,4 @@ class Session:
     def reset(self) -> None:
         """No message is marked."""
         self.deleted.clear()
-        self.size = sum(message.size for message in self.messages)
+        self.size = self.whole_size

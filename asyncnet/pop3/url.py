@@ -2,7 +2,7 @@
 
     pop3://[user[:password]@]host[:port]
 
-RFC 2384's name of the scheme, pop, is understood; its ;AUTH= is not, since we log in in the best way that there is.
+RFC 2384's name of the scheme, pop, is understood; its ;AUTH= is refused, since we log in in the best way that there is.
 Nothing stands behind the host. What is unclear is refused (`asyncnet.urls`).
 """
 
@@ -62,6 +62,8 @@ def parse_url(text: str) -> POP3URL:
     if rest not in ("", "/"):
         raise URLError(f"{shown(text)}: nothing stands behind the host")
     user, password, place = split_userinfo(text, place)
+    if user is not None and ";auth=" in user.lower():
+        raise URLError(f"{shown(text)}: leave ;AUTH= out: the best way to log in is chosen")
     host, port = host_and_port(text, place, DEFAULT_PORTS[scheme])
     user = None if user is None else decoded(text, user)
     password = None if password is None else decoded(text, password)

@@ -103,11 +103,12 @@ class QueueAdmin:
         last = -1
         while True:
             with self._database.transaction() as connection:
-                keys = list(connection.scalars(statement.where(messages.c.key > last)))
+                found = connection.scalars(statement.where(messages.c.key > last)).all()
+            keys = [key for key in found if key > last]  # a damaged database may find others, and for ever
             if not keys:
                 return
             yield keys
-            last = keys[-1]
+            last = max(keys)
 
 
 @contextmanager

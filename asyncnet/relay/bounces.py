@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 
 from asyncnet.smtp.address import MailAddress, ascii_domain
-from asyncnet.smtp.content import has_bare_line_end
+from asyncnet.smtp.content import with_line_ends
 from asyncnet.smtp.envelope import Body, Envelope, Notify, Recipient, Returned
 from asyncnet.smtp.xtext import encode_unitext
 
@@ -235,12 +235,10 @@ class _Writer:
         encoding = ("Content-Transfer-Encoding: 8bit",) if not self._subject.content.isascii() else ()
         head = _lines(f"Content-Type: {kind}", *encoding, f"Content-Description: {said}")
         content = self._subject.content if self._subject.is_whole else headers_of(self._subject.content)
-        if has_bare_line_end(content):  # of a message that was BINARYMIME, which a report is not
-            content = _replace_line_ends(b"\r\n", content)
+        content = with_line_ends(content)  # of a message that was BINARYMIME, which a report is not
         return b"%b\r\n%b%b" % (head.encode(), content, b"" if content.endswith(b"\r\n") else b"\r\n")
 
 
-_replace_line_ends = re.compile(rb"\r\n|\r|\n").sub
 _find_message_id = re.compile(rb"^message-id:[ \t\r\n]*(<[!-;=?-~]{1,900}>)", re.IGNORECASE | re.MULTILINE).search
 
 

@@ -19,12 +19,11 @@ from typing import Any, TypeAlias
 
 from asyncnet.relay.database import lower_destinations
 from asyncnet.relay.messages import Claim, format_id
-from asyncnet.relay.rows import NONSENSE, UNREADABLE, message_of, recipient_of
+from asyncnet.relay.rows import NONSENSE, UNREADABLE, is_utf8, message_of, recipient_of
 from asyncnet.relay.schedule import Schedule
 from asyncnet.relay.schema import contents, destinations, messages, recipients
 from asyncnet.relay.sql import (
     Connection,
-    LargeBinary,
     Row,
     Select,
     Text,
@@ -37,6 +36,7 @@ from asyncnet.relay.sql import (
     update,
 )
 from asyncnet.relay.statements import stop_damaged
+from asyncnet.smtp.address import ascii_domain
 
 logger = logging.getLogger(__name__)
 
@@ -80,10 +80,10 @@ def find_due(connection: Connection, request: Claiming) -> None:
         names = list(connection.scalars(due_destinations(request.now, passed_over, room, request.only)))
         if not names:
             break
+        looked += len(names)
         for name in _sound(connection, names):
             if len(request.found) == request.limit:
                 break
-            looked += 1
             if _claim_at(connection, request, name):
                 passed_over.add(name)
     if len(request.found) < request.limit and looked < LOOKED_AT:
@@ -160,13 +160,28 @@ def _claims(connection: Connection, name: str, groups: Sequence[_Group]) -> Iter
     rows = {row.key: row for row in connection.execute(statement.where(messages.c.key.in_(keys)))}
     for key, found in groups:
         try:
-            message, data = message_of(rows[key]._mapping), rows[key].data
-            if not isinstance(data, bytes | None):
-                raise TypeError(f"a content that is {type(data)}")
-            yield Claim(message, name, tuple(recipient_of(row._mapping) for row in found), data)
+            yield _claim(name, rows[key], found)
         except NONSENSE as error:
-            logger.error("message %s was set aside: %s (%r)", format_id(key), UNREADABLE, error)
+            logger.error("message %s was set aside: %s (%r)", _shown(key), UNREADABLE, error)
             stop_damaged(connection, key, UNREADABLE)
+
+
+def _claim(name: str, row: Row[Any], found: Iterable[Row[Any]]) -> Claim:
+    """Raises one of `NONSENSE`."""
+    message = message_of(row._mapping)
+    wanted = tuple(recipient_of(each._mapping) for each in found)
+    addresses = (message.envelope.sender, *(each.recipient.address for each in wanted))
+    for address in addresses:
+        if address is not None:
+            ascii_domain(address.domain)  # raises for what leads nowhere: whoever routes mail relies on it
+    if not isinstance(row.data, bytes | None):
+        raise TypeError(f"a content that is {row.data!r}")
+    return Claim(message, name, wanted, row.data)
+
+
+def _shown(key: object) -> str:
+    """A message's id, or what there is in its place."""
+    return format_id(key) if isinstance(key, int) else repr(key)
 
 
 def _next_attempt(connection: Connection, name: str, now: float) -> float:
@@ -185,15 +200,25 @@ _NONSENSE = sys.float_info.max
 def _settle(connection: Connection, request: Claiming, name: str) -> bool:
     """Nothing is due at a destination, and nothing is claimed: say when there will be. Whether that is now."""
     when = _next_attempt(connection, name, request.now)
-    if when == math.inf:
-        connection.execute(delete(destinations).where(destinations.c.name == name))
-    elif when > request.farthest:
+    here = destinations.c.name == name
+    if request.farthest < when < math.inf:
         _bring_forward(connection, name, request.now, request.farthest)
         request.next_due = request.now
         return True
+    if when == math.inf:
+        found = connection.execute(delete(destinations).where(here)).rowcount
     else:
-        connection.execute(update(destinations).where(destinations.c.name == name).values(next_attempt=when))
-    return False
+        found = connection.execute(update(destinations).where(here).values(next_attempt=when)).rowcount
+    if not found:  # by one index it is there, and by another one it is not
+        _rebuild(connection)
+    return not found
+
+
+def _rebuild(connection: Connection) -> None:
+    """Have `destinations` made of what there is: all that is in it can be found out again."""
+    logger.error("the list of destinations is damaged: it is made anew")
+    connection.execute(delete(destinations))
+    _complete(connection)
 
 
 def correct_plans(connection: Connection, now: float, farthest: float) -> None:
@@ -202,10 +227,15 @@ def correct_plans(connection: Connection, now: float, farthest: float) -> None:
     A destination that has something due earlier, too, is corrected when that is done with. And one that `destinations`
     does not know, because the disk has changed its name, is looked at: mail that nobody looks for is lost.
     """
-    lower_destinations(connection, dict.fromkeys(_sound(connection, list(connection.scalars(_unknown()))), 0.0))
+    _complete(connection)
     late = select(destinations.c.name).where(destinations.c.next_attempt > farthest)
     for name in _sound(connection, list(connection.scalars(late))):
         _bring_forward(connection, name, now, farthest)
+
+
+def _complete(connection: Connection) -> None:
+    """Have `destinations` know all of them."""
+    lower_destinations(connection, dict.fromkeys(_sound(connection, list(connection.scalars(_unknown()))), 0.0))
 
 
 def _unknown() -> Select[Any]:
@@ -216,19 +246,17 @@ def _unknown() -> Select[Any]:
     return select(there.c.name).where(there.c.name.is_not(null()), there.c.name.not_in(select(destinations.c.name)))
 
 
-def _sound(connection: Connection, names: Iterable[str]) -> Iterator[str]:
+def _sound(connection: Connection, names: Iterable[object]) -> Iterator[str]:
     """Those of the names that are text. What is planned at another one is looked for at the destination "" from now on:
     where it goes is known by its address."""
     for name in names:
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            damaged = cast(literal(name.encode(errors="surrogateescape"), LargeBinary), Text)
-            connection.execute(update(recipients).where(recipients.c.destination == damaged).values(destination=""))
-            connection.execute(delete(destinations).where(destinations.c.name == damaged))
-            lower_destinations(connection, {"": 0.0})
-        else:
+        if isinstance(name, str) and is_utf8(name):
             yield name
+            continue
+        damaged = cast(name.encode(errors="surrogateescape"), Text) if isinstance(name, str) else literal(name)
+        connection.execute(update(recipients).where(recipients.c.destination == damaged).values(destination=""))
+        connection.execute(delete(destinations).where(destinations.c.name == damaged))
+        lower_destinations(connection, {"": 0.0})
 
 
 def _bring_forward(connection: Connection, name: str, now: float, farthest: float) -> None:

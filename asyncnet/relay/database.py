@@ -91,10 +91,11 @@ class Database:
                 raise
             try:
                 self._prepare(version, path, create=create)
+                self._check_tables()
             except BaseException:
                 self.close()
                 raise
-        except (sqlite3.Error, DBAPIError) as error:
+        except (sqlite3.Error, DBAPIError, UnicodeDecodeError) as error:  # the last one of what SQLite says of damage
             raise _explained(error, path) from error
 
     @contextmanager
@@ -122,6 +123,12 @@ class Database:
     def close(self) -> None:
         self._connection.close()
         self._engine.dispose()
+
+    def _check_tables(self) -> None:
+        """Find out now whether the disk has changed what they are."""
+        with self._connection.begin():
+            for table in schema.metadata.sorted_tables:
+                self._connection.execute(table.select().limit(0))
 
     def _prepare(self, version: int, path: str, *, create: bool) -> None:
         """Have the tables of this version."""
@@ -200,7 +207,7 @@ def _engine(raw: sqlite3.Connection) -> Engine:
     return engine
 
 
-def _explained(error: sqlite3.Error | DBAPIError, path: str) -> ConfigurationError:
+def _explained(error: sqlite3.Error | DBAPIError | UnicodeDecodeError, path: str) -> ConfigurationError:
     cause = error.orig if isinstance(error, DBAPIError) else error
     if getattr(cause, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         advice = "it was left as it is: move it away for the relay to start anew, or restore a copy"

@@ -162,9 +162,14 @@ def _check(row: Mapping[Any, Any], **kinds: tuple[type, ...]) -> None:
     for name, kind in kinds.items():
         if not isinstance(row[name], kind):
             raise TypeError(f"{name} is {row[name]!r}")
-    for value in row.values():
-        if isinstance(value, str) and not value.isascii():
-            value.encode()  # raises for what was no UTF-8: see `database`
+    for name, value in row.items():
+        if isinstance(value, str) and not is_utf8(value):
+            raise ValueError(f"{name} is no text: {value!r}")
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text from the database was text there: see `database`."""
+    return text.isascii() or all(not "\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def encode_text(text: str | None) -> str | None:

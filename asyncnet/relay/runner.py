@@ -17,8 +17,8 @@ What could go wrong, and why it does not:
   leaves its claim to the others of its lane, and no further one begins for a while. Only the last one calls a host
   down.
 - *Many hosts keep us waiting*: whoever asks for a report, or is told of a failure, chooses the host that we wait for.
-  So only a part of what can be handed over at once goes to such hosts, and mailboxes are not kept from their mail; and
-  only a part of that are reports, which strangers can have us send, and users are not kept from theirs.
+  So only a part of what can be handed over at once goes to such hosts, and mailboxes are not kept from their mail. Of
+  that, only a part are reports, which strangers can have us send, and mail for who has kept us waiting before.
 - *The queue holds more than memory.* No more claims are out than `RelayLimits.deliveries`, and of one destination only
   a part of them.
 - *An outcome is known and cannot be noted*, because the disk is full: the worker waits until it can. Forgetting it
@@ -61,6 +61,12 @@ from asyncnet.smtp.wire import coded
 
 logger = logging.getLogger("asyncnet.relay")
 
+NOTING = 10.0
+"""How long, in seconds, it may take to note what became of an attempt that was under way when the relay has ended."""
+
+REMEMBERED = 10_000
+"""How many destinations that keep us waiting are remembered."""
+
 
 @dataclass(frozen=True, slots=True)
 class RelayLimits:
@@ -71,9 +77,9 @@ class RelayLimits:
     elsewhere: int = 150
     """How many of them go to hosts that the DNS names, where anybody can have us wait: the others are for mailboxes and
     for hosts that the administrator has named."""
-    reports: int = 50
-    """How many of these are reports, and other mail without a sender: anybody can have us send one to any host, by mail
-    for a mailbox here. What is one too many is tried again later."""
+    doubtful: int = 50
+    """How many of these are for hosts that kept us waiting in vain the last time, or are reports: anybody can have us
+    send one to any host, by mail for a mailbox here. What is one too many is tried again later."""
     per_destination: int = 20
     """How many of them go to one destination, each on a connection of its own: other hosts count connections, too."""
 
@@ -89,10 +95,12 @@ class RelayTimes:
     """For another message, before a connection is given up: others want it, and it costs them memory."""
     down: float = 60.0
     """Before a host that took nothing is tried again, whatever is due there."""
+    slow: float = 60.0
+    """Whoever has taken nothing after so long has kept us waiting."""
     again: float = 10.0
     """Before an outcome that could not be noted is noted again."""
     end: float = 10.0
-    """For what is being handed over when the relay ends, then for noting what became of it, then for goodbyes."""
+    """For what is being handed over when the relay ends, and for goodbyes."""
 
     def __post_init__(self) -> None:
         check_times(self)
@@ -186,8 +194,10 @@ class Relay:
         self._named = routes.named
         self._out = 0  # claims
         self._elsewhere = 0  # those of them that are for hosts that nobody has named
-        self._reports = 0  # those of these that nobody has sent
+        self._doubtful: set[tuple[int, int]] = set()  # those of these that may keep us waiting
+        self._slow: dict[str, float] = {}  # destinations that have, and until when that is remembered
         self._has_room = trio.Event()
+        self._waiting = trio.CancelScope()
         self._attempts: set[trio.CancelScope] = set()
         self._noting: set[trio.CancelScope] = set()  # those who note afterwards what has become of their attempt
         self._stack = AsyncExitStack()
@@ -223,9 +233,9 @@ class Relay:
         async with trio.open_nursery() as nursery:
             try:
                 while True:
+                    self._has_room = trio.Event()
                     room = self._limits.deliveries - self._out
                     if room <= 0:
-                        self._has_room = trio.Event()
                         await self._has_room.wait()
                         continue
                     try:
@@ -239,12 +249,18 @@ class Relay:
                             self._send_out(claim, nursery)
                         self._forget_lanes(at_leisure=not claims)
                         if not claims:
-                            await queue.wait()
+                            await self._wait()
                     except OSError as exc:  # a full disk, or a program that does not let go of the database
                         logger.error("what is due cannot be found out: %s", exc)
                         await trio.sleep(self._times.again)
             finally:
                 self._end()
+
+    async def _wait(self) -> None:
+        """Until there may be something due, or room for what was not looked for."""
+        with trio.CancelScope() as self._waiting:
+            if not self._has_room.is_set():
+                await self.queue.wait()
 
     def _forget_lanes(self, *, at_leisure: bool) -> None:
         """Those of which there is nothing to be known, or a relay that never rests would remember every destination."""
@@ -260,7 +276,7 @@ class Relay:
         for scope in self._attempts:
             scope.deadline = now + self._times.end
         for scope in self._noting:
-            scope.deadline = now + 2 * self._times.end
+            scope.deadline = now + self._times.end + NOTING
 
     def _send_out(self, claim: Claim, nursery: trio.Nursery) -> None:
         # Not the claim's destination: the routes may have become others since the message came.
@@ -268,19 +284,29 @@ class Relay:
         lane = self._lanes.setdefault(destination, _Lane(destination))
         self._out += 1
         self._elsewhere += destination not in self._named
-        if self._is_report(claim, destination):
-            if self._reports >= self._limits.reports:
+        if self._is_doubtful(claim, destination):
+            if len(self._doubtful) >= self._limits.doubtful:
                 nursery.start_soon(self._put_off, claim, destination)
                 return
-            self._reports += 1
+            self._doubtful.add(_place(claim))
         most = self._limits.per_destination if lane.full_until <= trio.current_time() else 1
         if lane.put(claim) and lane.workers < most:
             lane.workers += 1
             nursery.start_soon(self._work, lane)
 
-    def _is_report(self, claim: Claim, destination: str) -> bool:
-        """Whether it is one, for a host that whoever has caused it has chosen."""
-        return claim.message.envelope.sender is None and destination not in self._named
+    def _is_doubtful(self, claim: Claim, destination: str) -> bool:
+        if destination in self._named:
+            return False
+        is_report = claim.message.envelope.sender is None  # for a host that whoever has caused it has chosen
+        return is_report or self._slow.get(destination, -math.inf) > trio.current_time()
+
+    def _note_pace(self, destination: str, *, is_slow: bool) -> None:
+        """Remember who keeps us waiting: past the longest pause, and not too many of them."""
+        self._slow.pop(destination, None)
+        if is_slow:
+            self._slow[destination] = trio.current_time() + 2 * self.queue.retry.longest
+            if len(self._slow) > REMEMBERED:
+                del self._slow[next(iter(self._slow))]
 
     async def _work(self, lane: _Lane) -> None:
         courier = self._routes.target(lane.destination).courier()
@@ -295,8 +321,7 @@ class Relay:
                     if not is_over:
                         lane.put_back(claim, trio.current_time() + self._times.down)
                         break
-                    self._reports -= self._is_report(claim, lane.destination)
-                    self._is_over(lane.destination)
+                    self._is_over(claim, lane.destination)
             finally:
                 lane.workers -= 1
                 with trio.CancelScope(deadline=trio.current_time() + self._times.end, shield=True):
@@ -370,6 +395,7 @@ class Relay:
         failure = _FAILURE
         if lane.down is None or lane.down_until <= trio.current_time() or lane.asked != self.queue.changes_of_others:
             lane.down, lane.asked = None, self.queue.changes_of_others
+            begun = trio.current_time()
             try:
                 with self._until_end(self._attempts):
                     await courier.hand_over(parcel, verdicts)
@@ -385,6 +411,10 @@ class Relay:
             except Exception:
                 # As in a service's guard: a mistake of ours is one message's misfortune, and the log's.
                 logger.exception("%s: it could not be handed over to %s", id, lane.destination)
+            finally:
+                is_slow = trio.current_time() >= begun + self._times.slow
+                has_taken = any(verdict.reply.is_success for verdict in verdicts.values())
+                self._note_pace(lane.destination, is_slow=is_slow and not has_taken)
         if lane.down is not None:
             failure = Verdict(lane.down.reply, lane.down.host)
         for index in range(len(parcel.recipients)):
@@ -392,7 +422,7 @@ class Relay:
         return True
 
     async def _put_off(self, claim: Claim, destination: str) -> None:
-        """Have a report wait that is one too many. Cancelled, it is due at once."""
+        """Have wait what is one too many. Cancelled, it is due at once."""
         is_noted = False
         try:
             await self._note(claim, claim.recipients, [_ONE_TOO_MANY] * len(claim.recipients))
@@ -400,15 +430,22 @@ class Relay:
         finally:
             if not is_noted:
                 self.queue.release(claim)
-        self._is_over(destination)
+        self._is_over(claim, destination)
 
-    def _is_over(self, destination: str) -> None:
-        """There is room for another claim."""
+    def _is_over(self, claim: Claim, destination: str) -> None:
+        """There is room for another one."""
+        self._doubtful.discard(_place(claim))
         self._out -= 1
         self._elsewhere -= destination not in self._named
         self._has_room.set()
+        self._waiting.cancel()
 
 
 _FAILURE = Verdict(coded(451, "4.3.0", "An internal error."))
 _UNREADABLE = Verdict(coded(451, "4.3.0", "The message cannot be read from the queue."))
-_ONE_TOO_MANY = Verdict(coded(451, "4.3.2", "Other reports go first."))
+_ONE_TOO_MANY = Verdict(coded(451, "4.3.2", "Mail goes first for hosts that do not keep us waiting."))
+
+
+def _place(claim: Claim) -> tuple[int, int]:
+    """What tells a claim from all others that are out."""
+    return claim.message.key, claim.recipients[0].position

@@ -205,6 +205,11 @@ class SMTPCourier:
         client = self._client
         return client is not None and client.is_usable and client.messages < PER_CONNECTION
 
+    @property
+    def _host(self) -> str:
+        """What the host is called that the connection leads to."""
+        return self._door.url.host or str(self._door.url)
+
     async def _find_doors(self) -> list[Door]:
         """Where an attempt may lead, the best first. Raises `Unreachable`."""
         try:
@@ -228,7 +233,7 @@ class SMTPCourier:
                 with trio.fail_after(LONGEST_HELLO):
                     self._client = await self._stack.enter_async_context(self._connection(door))
             except (AsyncnetError, OSError, *_BROKEN) as exc:
-                logger.info("%s: no connection: %s", _shown(door), str(exc) or "it took too long")
+                logger.info("%s: no connection: %s", _shown(door), _why(exc))
                 failures.append((door, exc))
             else:
                 self._door = door
@@ -303,9 +308,8 @@ class SMTPCourier:
                 verdicts = await self._send(client, replace(parcel, recipients=first))
         except (AsyncnetError, OSError, *_BROKEN) as exc:
             # Nothing of the message was taken, or it took too long: `OutcomeUnknown` is a verdict.
-            why = str(exc) or "it took too long"
-            logger.info("%s: a message did not get through: %s", self._door.url.host, why)
-            reply = coded(451, "4.4.2", f"The conversation with the host broke off: {why}")
+            logger.info("%s: a message did not get through: %s", self._host, _why(exc))
+            reply = coded(451, "4.4.2", f"The conversation with the host broke off: {_why(exc)}")
             raise _BrokenOff(Verdict(reply)) from exc
         if all(verdict.reply.code == 421 for verdict in verdicts):
             raise _BrokenOff(verdicts[0])
@@ -319,7 +323,7 @@ class SMTPCourier:
                 Verdict(coded(554, exc.enhanced, f"The message cannot go there: {exc}.")) for _ in parcel.recipients
             ]
         except LocalProtocolError as exc:
-            logger.error("%s: a message that cannot be said in SMTP: %s", self._door.url.host, exc)
+            logger.error("%s: a message that cannot be said in SMTP: %s", self._host, exc)
             return [Verdict(coded(451, "4.3.5", "This host cannot say that in SMTP.")) for _ in parcel.recipients]
         tells_success = client.extensions.dsn
         return [self._verdict(outcome, tells_success) for outcome in outcomes]
@@ -353,7 +357,7 @@ class SMTPCourier:
             return Verdict(reply)
         if outcome.reply.is_permanent_failure and isinstance(outcome.error, TransientReplyError):
             return Verdict(coded(452, "4.5.3", f"The host takes no more recipients: {_shortened(outcome.reply)}"))
-        return Verdict(_shortened(outcome.reply), self._door.url.host, tells_success=tells_success)
+        return Verdict(_shortened(outcome.reply), self._host, tells_success=tells_success)
 
 
 def _shortened(reply: Reply) -> Reply:
@@ -409,7 +413,9 @@ async def _source(parcel: Parcel) -> Source:
 
 
 def _shown(door: Door) -> str:
-    return f"{door.url}" if door.address is None else f"{door.url} at {door.address}"
+    """Where it leads, for logs and for senders, who need not know as whom we log in there."""
+    url = replace(door.url, user=None, password=None)
+    return f"{url}" if door.address is None else f"{url} at {door.address}"
 
 
 def _unreachable(failures: Sequence[tuple[Door, BaseException]]) -> Unreachable:
@@ -424,11 +430,7 @@ def _unreachable(failures: Sequence[tuple[Door, BaseException]]) -> Unreachable:
         return Unreachable(coded(451, "4.4.1", f"The host does not want to talk: {exc}"))
     if isinstance(exc, NotSupported):
         return Unreachable(coded(451, "4.7.5", f"There is no connection that is safe enough: {exc}"))
-    # Neither the URL nor the path of a socket: senders are told this, and who we are at a host is not theirs to know.
-    where = "its socket" if door.url.path is not None else door.url.authority
-    if door.address is not None:
-        where += f" at {door.address}"
-    return Unreachable(coded(451, "4.4.1", f"No host can be reached: {where}: {_why(exc)}"))
+    return Unreachable(coded(451, "4.4.1", f"No host can be reached: {_shown(door)}: {_why(exc)}"))
 
 
 def _why(exc: BaseException) -> str:
@@ -436,8 +438,8 @@ def _why(exc: BaseException) -> str:
     if unverified:
         return f"its certificate does not verify: {unverified}"
     if isinstance(exc, ConnectionError | FileNotFoundError | PermissionError) and exc.errno:
-        return os.strerror(exc.errno)  # ours says where, too
-    return str(exc) or "it took too long"
+        return os.strerror(exc.errno)  # the exception's own text says where, too
+    return str(exc) or "it took too long"  # which is all that Trio says by it
 
 
 def _takes_no_mail(exc: ReplyError) -> bool:

@@ -27,7 +27,7 @@ from asyncnet.errors import LocalProtocolError
 from asyncnet.limits import Timeouts
 from asyncnet.replies import PermanentReplyError, ReplyError, ServiceClosing, TransientReplyError
 from asyncnet.smtp.address import MailAddress
-from asyncnet.smtp.client_content import Content, Source, with_line_ends
+from asyncnet.smtp.client_content import Content, Source
 from asyncnet.smtp.client_control import NotSupported
 from asyncnet.smtp.client_limits import SMTPClientTimeouts
 from asyncnet.smtp.client_session import ClientSession, checked_name
@@ -41,6 +41,7 @@ from asyncnet.smtp.client_transaction import (
     Transaction,
     adapted,
 )
+from asyncnet.smtp.content import with_line_ends
 from asyncnet.smtp.envelope import Body, Envelope, Recipient
 from asyncnet.smtp.message import (
     checked,
@@ -222,7 +223,7 @@ class SMTPClient(ClientSession):
         if isinstance(message, EmailMessage):
             header = message
         else:
-            data = checked(with_line_ends(message))
+            data = checked(with_line_ends(bytes(message)))
             header = parse_header(data)
         envelope = Envelope(sender_of(header) if sender is None else _address(sender))
         wanted = [_recipient(recipient) for recipient in (recipients_of(header) if recipients is None else recipients)]

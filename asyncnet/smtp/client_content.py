@@ -6,7 +6,6 @@ than we do (SMTP smuggling). Binary content (BINARYMIME) has no lines, and stays
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import BinaryIO, TypeAlias
 
 import trio
 
-from asyncnet.smtp.content import has_bare_line_end
+from asyncnet.smtp.content import with_line_ends
 
 PIECE = 64 * 1024
 """How much is given on at once, in bytes."""
@@ -24,14 +23,6 @@ FILE_PIECE = 1024 * 1024
 
 Source: TypeAlias = bytes | bytearray | memoryview | BinaryIO | AsyncIterable[bytes]
 """What a message may be. A file is read from where it stands, to its end."""
-
-_replace_line_ends = re.compile(rb"\r\n|\r|\n").sub
-
-
-def with_line_ends(data: bytes | bytearray | memoryview) -> bytes:
-    """A whole content, with CR LF at all line ends."""
-    data = bytes(data)
-    return _replace_line_ends(b"\r\n", data) if has_bare_line_end(data) else data
 
 
 class LineEnds:
@@ -46,7 +37,7 @@ class LineEnds:
         self._held = b"\r" if data.endswith(b"\r") else b""
         if self._held:
             data = data[:-1]
-        return _replace_line_ends(b"\r\n", data) if has_bare_line_end(data) else data
+        return with_line_ends(data)
 
     def finish(self) -> bytes:
         """That was all: the rest."""
@@ -68,7 +59,7 @@ class Content:
     async def of(cls, source: Source, *, is_binary: bool = False) -> Content:
         """Find out what there is to know. A file that can be read twice is, in a thread."""
         if isinstance(source, (bytes, bytearray, memoryview)):
-            data = bytes(source) if is_binary else with_line_ends(source)
+            data = bytes(source) if is_binary else with_line_ends(bytes(source))
             return cls(data, is_binary, len(data), data.isascii())
         if isinstance(source, AsyncIterable):
             return cls(source, is_binary)

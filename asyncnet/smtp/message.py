@@ -197,8 +197,8 @@ def serialize(message: EmailMessage, international: bool = False, eight_bit: boo
     try:
         if not international:
             message = _with_ascii_domains(message)
-        message = _without_binary(message)
         policy = _policy_for(message, international, eight_bit)
+        message = _without_bytes(message, seven_bit=policy.cte_type == "7bit")
         BytesGenerator(data, mangle_from_=False, policy=policy).flatten(message)
     except DAMAGED as exc:
         raise LocalProtocolError(f"the message cannot be encoded: {exc}") from exc
@@ -257,23 +257,33 @@ def _with_ascii_domain(value: AddressHeader) -> tuple[Group, ...]:
         raise LocalProtocolError(f"a domain in the header cannot be encoded: {exc}") from exc
 
 
-def _without_binary(message: EmailMessage) -> EmailMessage:
-    """The message with base64 in the place of binary content, in which `email` would put line ends right."""
-    if not any(_is_binary(part) for part in message.walk()):
+def _without_bytes(message: EmailMessage, *, seven_bit: bool) -> EmailMessage:
+    """The message with base64 in the place of what is no text, where `email` would change it, or fail."""
+    if not any(_is_binary(part) or (seven_bit and _has_bytes(part)) for part in message.walk()):
         return message
     message = copy.deepcopy(message)
     for part in message.walk():
-        if not _is_binary(part):
-            continue
-        del part["Content-Transfer-Encoding"]
-        if part.is_multipart():
+        if part.is_multipart() and _is_binary(part):
+            del part["Content-Transfer-Encoding"]
             part["Content-Transfer-Encoding"] = "8bit"
-        else:
+        elif _is_binary(part) or (seven_bit and _has_bytes(part)):
+            del part["Content-Transfer-Encoding"]
             content = cast("bytes | None", part.get_payload(decode=True)) or b""
             part["Content-Transfer-Encoding"] = "base64"
             part.set_payload(base64.encodebytes(content).decode("ascii"))
+    if "MIME-Version" not in message:
+        message["MIME-Version"] = "1.0"
     return message
 
 
 def _is_binary(part: EmailMessage) -> bool:
+    """RFC 3030: it has no lines, and its line ends are bytes like others."""
     return str(part.get("Content-Transfer-Encoding", "")).strip().lower() == "binary"
+
+
+def _has_bytes(part: EmailMessage) -> bool:
+    """Whether it has bytes above 127 of no charset, in which `email` could encode them."""
+    content = part.get_payload()
+    if not isinstance(content, str) or content.isascii():
+        return False
+    return part.get_content_maintype() != "text" or part.get_param("charset") is None

@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 from asyncnet import serve
-from asyncnet.cli import main
+from asyncnet.cli import mail_pop3, main
 from asyncnet.cli.mail_pop3 import LONGEST_HEAD
 from asyncnet.embed import in_thread
 from asyncnet.mailbox import MemoryMailboxes
@@ -121,9 +121,15 @@ def test_a_server_without_top_lists_what_it_can(
         assert capfd.readouterr().out == f"   1 {len(MAILS[0]):>9} -                -\n"
 
 
-def test_a_head_without_an_end_is_told(capfd: pytest.CaptureFixture[str]) -> None:
-    with mailbox(b"Subject: " + b"x" * 2 * LONGEST_HEAD + b"\r\n\r\n") as url:
-        assert asyncnet("list", url) == 1
+def test_a_head_of_any_length_keeps_nobody_from_the_other_messages(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with mailbox(b"Subject: long\r\nX: " + b"x" * 2 * LONGEST_HEAD + b"\r\n\r\n", MAILS[0]) as url:
+        assert asyncnet("list", url) == 0
+        lines = capfd.readouterr().out.splitlines()
+        assert [line.split()[-1] for line in lines] == ["long", "Gr\u00fc\u00dfe"]
+        monkeypatch.setattr(mail_pop3, "MOST_SHOWN", LONGEST_HEAD)
+        assert asyncnet("list", url) == 1  # a server that does not end
         assert f"more than {LONGEST_HEAD} bytes" in capfd.readouterr().err
 
 

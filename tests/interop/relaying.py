@@ -103,12 +103,16 @@ class Relay:
 
 
 @contextmanager
-def relaying(folder: Path, *options: object, host: str = "127.0.0.1", port: int = 0) -> Iterator[Relay]:
-    """A relay with its files in `folder`, which may be an earlier one's."""
+def relaying(
+    folder: Path, *options: object, host: str = "127.0.0.1", port: int = 0, listens_on: str | None = None
+) -> Iterator[Relay]:
+    """A relay with its files in `folder`, which may be an earlier one's. It is found at `host`."""
     box = folder / "mail" / "anna"
     box.mkdir(parents=True, exist_ok=True)
     fixed = ("--spool", folder / "spool", "--local", f"example.org={folder}/mail", "--trust", host)
-    with serving("smtp", f"tcp://{host}:{port}", *fixed, "--hostname", "relay.example.org", *options) as service:
+    with serving(
+        "smtp", f"tcp://{listens_on or host}:{port}", *fixed, "--hostname", "relay.example.org", *options
+    ) as service:
         yield Relay(host, service.ports[0], folder / "spool", box, service.end)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -142,3 +143,27 @@ def test_mail_waits_for_what_may_come_back(domain: str, status: str, relay: Rela
     assert f" {status} " in str(relay.reply_for(recipient))
     assert relay.told_of(recipient) == []
     assert who_has(recipient, sinks) == []
+
+
+def test_a_relay_that_listens_everywhere_knows_all_of_its_addresses(tmp_path: Path) -> None:
+    records = ("--host-record=one.test,192.0.2.25", "--host-record=other.test,192.0.2.26,2001:db8::26")
+    addresses = ("192.0.2.25/24", "192.0.2.26/24", "2001:db8::26/64", f"{NAME_SERVER}/24")
+    with own_network(*addresses), dnsmasq(records, NAME_SERVER):
+        options = ("--trust", "192.0.2.0/24", "--name-server", NAME_SERVER)
+        with relaying(tmp_path, *options, host="192.0.2.25", port=25, listens_on="*") as relay:
+            for recipient in ("carl@one.test", "carl@other.test", "carl@[IPv6:2001:db8::26]"):
+                send(relay, recipient)
+                until(lambda recipient=recipient: bool(relay.told_of(recipient)))  # type: ignore[misc]
+                assert [fate["Status"] for fate in relay.told_of(recipient)] == ["5.4.6"]
+
+
+def test_another_server_at_port_25_of_the_same_machine_is_somebody_else(tmp_path: Path) -> None:
+    records = ("--host-record=other.test,192.0.2.25",)
+    with own_network("192.0.2.25/24", f"{NAME_SERVER}/24"), dnsmasq(records, NAME_SERVER):
+        with smtp_sink(host="192.0.2.25", port=25) as sink:
+            options = ("--trust", "192.0.2.0/24", "--name-server", NAME_SERVER)
+            with relaying(tmp_path, *options, host="192.0.2.25", port=2525) as relay:
+                send(relay, "carl@other.test")
+                relay.wait_until_empty()
+                assert relay.returned == []
+                assert len(sink.wait_for(1)) == 1

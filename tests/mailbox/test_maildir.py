@@ -461,6 +461,8 @@ async def test_a_folder_that_is_no_maildir_is_nobodys_until_it_is_made_one(tmp_p
 async def test_where_nobody_can_know_whether_a_maildir_is_there_it_is_not_said_to_be_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    with fails(errno.ENOENT):
+        await Maildirs(tmp_path / "not mounted").of("anna")
     monkeypatch.setattr(os, "lstat", failing(errno.EACCES))  # root may look everywhere
     with fails(errno.EACCES):
         await Maildirs(tmp_path).of("anna")
@@ -541,6 +543,19 @@ async def test_mail_that_others_deliver_counts(path: Path) -> None:
     with fails(errno.EDQUOT):
         await box.deliver()
     assert files(path) == ["cur/1.host:2,"]
+
+
+async def test_to_count_what_names_say_no_file_is_looked_at(
+    path: Path, box: Maildir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        await deliver(box)
+    (path / "cur" / "1.host,S=700:2,S").write_bytes(b"x" * 700)
+    size = sum(file.stat().st_size for file in path.glob("*/*"))
+    monkeypatch.setattr(maildir, "file_status", failing(errno.EIO))
+    await deliver(Maildir(path, quota_bytes=size + 100))
+    with fails(errno.EDQUOT):
+        await deliver(Maildir(path, quota_bytes=size))
 
 
 async def test_one_that_cannot_be_removed_keeps_no_other(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from asyncnet.mailbox.folders import unique_name
 from asyncnet.mailbox.lines import ToFile, ToWire, WireSize
-from asyncnet.mailbox.names import MaildirName
+from asyncnet.mailbox.names import MaildirName, said_size
 from asyncnet.mailbox.storage import Flag
 
 FILE_NAMES = st.text(min_size=1, max_size=100).filter(lambda text: "/" not in text and "\0" not in text)
@@ -53,6 +53,23 @@ def test_a_name_says_who_it_is_and_what_is_known(text: str, uid: str, flags: set
 )
 def test_sizes_are_believed_where_they_can_be(text: str, size: int, wire_size: int | None) -> None:
     assert MaildirName.parse(text).wire_size(size) == wire_size
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("1.host,S=5,W=6", 5),
+        ("1.host,W=6,S=5:2,S", 5),
+        ("1.host,S=5", 5),
+        ("1.host", None),
+        ("1.host,S=x", None),
+        ("1.host,S=" + "9" * 30, None),
+        ("1.host,S=5x", None),
+        ("1.host:2,S=5", None),
+    ],
+)
+def test_a_size_is_read_where_a_name_has_one(text: str, size: int | None) -> None:
+    assert said_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", ":2,S", "ä", "a b", "x" * 71, "\udc80", ",S=5"])

@@ -691,6 +691,8 @@ def test_any_text_is_a_url_or_refused(text: str) -> None:
         "pop3://a?x",
         "pop3://a%0d%0a@b",
         "pop3://a%00@b",
+        "pop3://anna;AUTH=*@example.org",
+        "pop3://anna;auth=+APOP:secret@example.org",
         "pop3://a:0",
         "pop3://a b",
         "pop3://%ff@b",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from asyncnet.errors import RemoteProtocolError
@@ -56,6 +58,26 @@ def test_what_is_deleted_is_counted_out_until_the_reset() -> None:
     session.reset()
     assert (session.count, session.size) == (3, 60)
     assert session.message(session.number("2")).uid == "b"
+
+
+class Counting(list[Message]):
+    """Messages that know how often all of them were looked at."""
+
+    looks = 0
+
+    def __iter__(self) -> Iterator[Message]:
+        self.looks += 1
+        return super().__iter__()
+
+
+def test_who_asks_for_the_reset_again_and_again_has_nothing_counted_anew() -> None:
+    session, messages = Session(), Counting(MESSAGES)
+    session.log_in(messages)
+    for _ in range(3):
+        session.delete(1)
+        session.reset()
+        assert (session.count, session.size) == (3, 60)
+    assert messages.looks == 1
 
 
 @pytest.mark.parametrize("text", ["", "0", "4", "01", "-1", "1 2", "4294967295", "4294967297", "9" * 100, "٢"])

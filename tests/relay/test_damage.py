@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import trio
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
+from asyncnet.errors import ConfigurationError
 from asyncnet.relay.admin import open_admin
-from asyncnet.relay.messages import DamagedContent, Gone, parse_id
+from asyncnet.relay.messages import DamagedContent, Gone, UnreadableContent, parse_id
 from asyncnet.relay.queue import Queue, open_queue
 from asyncnet.relay.rows import UNREADABLE
 from tests.relay.use import (
@@ -107,6 +113,8 @@ class TestDamage:
             "UPDATE recipients SET reply = CAST(x'ff' AS TEXT) WHERE message = ?",
             "UPDATE recipients SET local = CAST(x'616eee61' AS TEXT) WHERE message = ?",
             "UPDATE recipients SET local = x'61' WHERE message = ?",
+            "UPDATE recipients SET domain = '\u2603 .example' WHERE message = ?",
+            "UPDATE messages SET sender_domain = '\u2603 .example' WHERE key = ?",
             "UPDATE recipients SET attempts = 'x' WHERE message = ?",
             "UPDATE recipients SET last_attempt = 'x' WHERE message = ?",
             "UPDATE messages SET sender_domain = CAST(x'ff' AS TEXT) WHERE key = ?",
@@ -165,6 +173,28 @@ class TestDamage:
                 await queue.wait()
         assert [claim.message.id for claim in claims] == [id]
 
+    async def test_an_index_that_has_something_else_than_its_table_is_made_anew(
+        self, queue: Queue, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await put(queue, recipients=to("a@x.example"))
+        (claim,) = await queue.claim(10)
+        await delivered(queue, claim)
+        id = await put(queue, recipients=to("a@there.example"))
+        forget = "DELETE FROM sqlite_schema WHERE name = 'destinations_due'"
+        with sqlite3.connect(tmp_path / "queue.db") as database:
+            index = database.execute("SELECT * FROM sqlite_schema WHERE name = 'destinations_due'").fetchone()
+            database.executescript(f"PRAGMA writable_schema = 1; {forget};")
+        database.close()
+        with sqlite3.connect(tmp_path / "queue.db") as database:
+            database.execute("DELETE FROM destinations")
+            database.execute("PRAGMA writable_schema = 1")
+            database.execute("INSERT INTO sqlite_schema VALUES (?, ?, ?, ?, ?)", index)
+        database.close()
+        while not (claims := await queue.claim(10)):
+            await queue.wait()
+        assert [claim.message.id for claim in claims] == [id]
+        assert "made anew" in caplog.text
+
     async def test_it_stays_aside_when_the_queue_is_opened_again(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -191,3 +221,49 @@ class TestDamage:
                 await content(queue, claim)
         assert await delivered(queue, claim)
         assert not caplog.records
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """That of a queue with some messages, all of it in one file."""
+    folder = tmp_path_factory.mktemp("whole")
+
+    async def fill() -> None:
+        async with open_queue(folder) as queue:
+            for number in range(12):
+                await put(queue, b"x" * 200, to(f"a@x{number % 5}.example", f"b@y{number}.example"))
+
+    trio.run(fill)
+    with sqlite3.connect(folder / "queue.db") as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    return (folder / "queue.db").read_bytes()
+
+
+@settings(max_examples=15)
+@given(places=st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 7)), min_size=1, max_size=3))
+@example(places=[(24003, 0)])  # a message's key that becomes a fraction
+@example(places=[(3424, 7)])  # a column's name
+@example(places=[(3799, 7), (7606, 5)])  # what SQLite then says is no text
+@example(places=[(5349, 5), (7535, 4), (6205, 6)])  # messages that are found for ever
+def test_whatever_bits_flip_a_queue_is_refused_or_goes_on(database: bytes, places: list[tuple[int, int]]) -> None:
+    changed = bytearray(database)
+    for place, bit in places:
+        changed[place % len(changed)] ^= 1 << bit
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "queue.db").write_bytes(changed)
+        with suppress(ConfigurationError, OSError):
+            trio.run(deliver_all, Path(folder))
+        with suppress(ConfigurationError, OSError), open_admin(folder) as admin:
+            list(admin.find())
+
+
+async def deliver_all(folder: Path) -> None:
+    async with open_queue(folder) as queue:
+        for _ in range(5):
+            for claim in await queue.claim(100):
+                try:
+                    await content(queue, claim)
+                except (DamagedContent, Gone, UnreadableContent):
+                    continue
+                await delivered(queue, claim)

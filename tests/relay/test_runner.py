@@ -521,7 +521,7 @@ class TestHostsThatAreDown:
             raise AssertionError
 
         hang, up = {f"x{number}": Host(behaviour) for number in range(9)}, Host(saying(Verdict(OK)))
-        limits, times = RelayLimits(deliveries=6, elsewhere=4, reports=2), RelayTimes(end=0.001)
+        limits, times = RelayLimits(deliveries=6, elsewhere=4, doubtful=2), RelayTimes(end=0.001)
         async with relayed(tmp_path, limits, times, **hang, up=up) as relay:
             for name in hang:
                 await put(relay.queue, MESSAGE, to(f"a@{name}.example"), Envelope(None))
@@ -532,6 +532,55 @@ class TestHostsThatAreDown:
             )
             assert sum(host.at_once for host in hang.values()) == 2
         assert len(up.parcels) == 7
+
+    async def test_nor_do_hosts_that_have_kept_us_waiting_before(self, tmp_path: Path) -> None:
+        go_on = trio.Event()
+
+        async def behaviour(parcel: Parcel) -> Sequence[Verdict]:
+            if not go_on.is_set():
+                return [Verdict(LATER)]
+            await trio.sleep_forever()
+            raise AssertionError
+
+        hang, up = {f"x{number}": Host(behaviour) for number in range(5)}, Host(saying(Verdict(OK)))
+        limits, times = RelayLimits(deliveries=6, elsewhere=4, doubtful=2), RelayTimes(end=0.001, slow=1e-9)
+        async with relayed(tmp_path, limits, times, **hang, up=up) as relay:
+            for name in hang:
+                await put(relay.queue, MESSAGE, to(f"a@{name}.example"), ANNA)
+            await relay.until(lambda states: all(state.endswith("pending 1") for state in states))
+            go_on.set()
+            relay.pass_time(relay.queue.retry.first)
+            await relay.until(lambda states: sorted(state[-1] for state in states) == ["1", "1", "2", "2", "2"])
+            for _ in range(7):
+                await put(relay.queue, MESSAGE, to("b@up.example"), ANNA)
+            await relay.until(lambda states: len(states) == 5)
+            assert sum(host.at_once for host in hang.values()) == 2
+        assert len(up.parcels) == 7
+
+    async def test_a_host_that_takes_mail_after_all_is_as_good_as_any(self, tmp_path: Path) -> None:
+        taken = False
+
+        async def behaviour(parcel: Parcel) -> Sequence[Verdict]:
+            await trio.lowlevel.checkpoint()
+            return [Verdict(OK if taken else LATER)]
+
+        one = Host(behaviour)
+        async with relayed(tmp_path, RelayLimits(doubtful=1), RelayTimes(slow=1e-9), one=one) as relay:
+            await put(relay.queue, MESSAGE, to("a@one.example"), ANNA)
+            await relay.until(lambda states: states == ["a@one.example pending 1"])
+            taken = True
+            relay.pass_time(relay.queue.retry.first)
+            await relay.until_empty()
+            for number in range(5):
+                await put(relay.queue, MESSAGE, to(f"a{number}@one.example"), ANNA)
+            await relay.until_empty()  # without a pause, in which the clock would have to go on
+
+    async def test_where_one_at_a_time_may_go_elsewhere_all_do_in_the_end(self, tmp_path: Path) -> None:
+        hosts = {f"x{number}": Host(saying(Verdict(OK))) for number in range(50)}
+        async with relayed(tmp_path, RelayLimits(elsewhere=1), **hosts) as relay:
+            await put(relay.queue, MESSAGE, to(*(f"a@{name}.example" for name in hosts)), ANNA)
+            await relay.until_empty()
+        assert all(len(host.parcels) == 1 for host in hosts.values())
 
     async def test_no_more_are_at_work_than_may_be(self, tmp_path: Path) -> None:
         go_on = trio.Event()

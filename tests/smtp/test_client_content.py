@@ -10,7 +10,8 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncnet.smtp.client_content import Content, LineEnds, chunked, with_line_ends
+from asyncnet.smtp.client_content import Content, LineEnds, chunked
+from asyncnet.smtp.content import with_line_ends
 
 TRICKY = st.lists(st.sampled_from([b"\r\n", b"\r", b"\n", b".", b"a", b"\xff"]), max_size=30).map(b"".join)
 PIECES = st.lists(TRICKY, max_size=6)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from asyncnet.errors import LocalProtocolError
 from asyncnet.smtp.address import MailAddress
 from asyncnet.smtp.client import MessageRefused, NotSupported
-from asyncnet.smtp.client_content import with_line_ends
+from asyncnet.smtp.content import with_line_ends
 from asyncnet.smtp.message import (
     needs_international,
     parse_header,
@@ -199,6 +199,27 @@ def test_domains_in_the_header_go_as_the_dns_knows_them() -> None:
     assert b"friends: " in head
     assert b"dora@example.net" in head
     assert message.as_bytes(policy=email.policy.SMTPUTF8) == before
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"",
+        b"Content-Type: text/plain\r\n",
+        b"MIME-Version: 1.0\r\nContent-Type: application/x\r\nContent-Transfer-Encoding: 8bit\r\n",
+        b"Subject: gr\xfc\xdfe\r\n",
+    ],
+)
+def test_bytes_above_127_of_no_charset_are_encoded_where_they_have_to_be(fields: bytes) -> None:
+    message = parse_message(b"From: a@x.example\r\n" + fields + b"\r\ngr\xfc\xdfe\r\n")
+    before = message.as_bytes()
+    sent = serialize(message)
+    assert sent.isascii()
+    read = parse_message(sent)
+    assert (read["MIME-Version"], read["Content-Transfer-Encoding"]) == ("1.0", "base64")
+    assert read.get_payload(decode=True).replace(b"\r\n", b"\n") == b"gr\xfc\xdfe\n"  # type: ignore[union-attr]
+    assert message.as_bytes() == before
+    assert (b"gr\xfc\xdfe" in serialize(message, eight_bit=True)) == (b"Subject" not in fields)
 
 
 def test_and_what_stands_twice_in_the_header_beside_them_stays() -> None:
