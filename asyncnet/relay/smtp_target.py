@@ -18,6 +18,7 @@ What could go wrong, and why it does not:
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
@@ -433,6 +434,11 @@ def _unreachable(failures: Sequence[tuple[Door, BaseException]]) -> Unreachable:
 
 
 def _why(exc: BaseException) -> str:
+    unverified = getattr(exc, "verify_message", None)  # ssl.SSLCertVerificationError
+    if unverified:
+        return f"its certificate does not verify: {unverified}"
+    if isinstance(exc, ConnectionError | FileNotFoundError | PermissionError) and exc.errno:
+        return os.strerror(exc.errno)  # the exception's own text says where, too
     return str(exc) or "it took too long"  # which is all that Trio says by it
 
 

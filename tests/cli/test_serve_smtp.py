@@ -261,6 +261,19 @@ def test_tls_is_begun_when_it_is_asked_for_and_from_the_start(tmp_path: Path, ce
             smtp.sendmail("anna@example.org", ["carl@example.com"], MESSAGE)
 
 
+def test_a_host_whose_certificate_nobody_vouches_for_is_told_of_in_the_queue(
+    tmp_path: Path, mail: Path, certificate: Path
+) -> None:
+    spool = tmp_path / "spool"
+    with serving("smtp", "tcp://127.0.0.1:0", "--discard", "--cert", certificate) as host:
+        way = ("--relay-to", f"smtp://127.0.0.1:{host.ports[0]}", "--tls-out", "required", "--trust", "127.0.0.1")
+        with serving("smtp", "tcp://127.0.0.1:0", "--spool", spool, *way) as service, client(service.ports[0]) as smtp:
+            smtp.sendmail("anna@example.org", ["carl@example.com"], MESSAGE)
+            until(lambda: '"attempts": 1' in run("queue", "list", "--json", "--spool", spool).stdout)
+        said = run("queue", "list", "--json", "--spool", spool).stdout
+    assert "its certificate does not verify: unable to get local issuer certificate" in said
+
+
 def test_a_second_relay_on_the_same_spool_is_refused(tmp_path: Path, mail: Path) -> None:
     options = ("--spool", tmp_path / "spool", "--local", f"example.com={mail}")
     with serving("smtp", "tcp://127.0.0.1:0", *options):

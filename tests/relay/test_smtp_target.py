@@ -409,6 +409,7 @@ class TestDoors:
         error = await refused(to_host(parse_url(f"smtp://joe:secret@127.0.0.1:{host.port}"), PLAIN).courier())
         assert f"smtp://127.0.0.1:{host.port}" in str(error.reply)
         assert "joe" not in str(error.reply)
+        assert str(error.reply).endswith(": Connection refused")
 
     async def test_a_host_has_so_long_to_say_hello(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("asyncnet.relay.smtp_target.LONGEST_HELLO", 0)
