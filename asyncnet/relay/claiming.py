@@ -209,13 +209,14 @@ def _settle(connection: Connection, request: Claiming, name: str) -> bool:
         found = connection.execute(delete(destinations).where(here)).rowcount
     else:
         found = connection.execute(update(destinations).where(here).values(next_attempt=when)).rowcount
-    if not found:  # by one index it is there, and by another one it is not
+    if not found:
         _rebuild(connection)
     return not found
 
 
 def _rebuild(connection: Connection) -> None:
-    """Have `destinations` made of what there is: all that is in it can be found out again."""
+    """By one index a destination is there, and by another one it is not: have `destinations` made of what there is. All
+    that is in it can be found out again."""
     logger.error("the list of destinations is damaged: it is made anew")
     connection.execute(delete(destinations))
     _complete(connection)
@@ -235,7 +236,8 @@ def correct_plans(connection: Connection, now: float, farthest: float) -> None:
 
 def _complete(connection: Connection) -> None:
     """Have `destinations` know all of them."""
-    lower_destinations(connection, dict.fromkeys(_sound(connection, list(connection.scalars(_unknown()))), 0.0))
+    unknown = list(connection.scalars(_unknown()))
+    lower_destinations(connection, dict.fromkeys(_sound(connection, unknown, are_listed=False), 0.0))
 
 
 def _unknown() -> Select[Any]:
@@ -246,17 +248,19 @@ def _unknown() -> Select[Any]:
     return select(there.c.name).where(there.c.name.is_not(null()), there.c.name.not_in(select(destinations.c.name)))
 
 
-def _sound(connection: Connection, names: Iterable[object]) -> Iterator[str]:
+def _sound(connection: Connection, names: Iterable[object], *, are_listed: bool = True) -> Iterator[str]:
     """Those of the names that are text. What is planned at another one is looked for at the destination "" from now on:
-    where it goes is known by its address."""
+    where it goes is known by its address. `are_listed`: they are those of `destinations`."""
     for name in names:
         if isinstance(name, str) and is_utf8(name):
             yield name
             continue
         damaged = cast(name.encode(errors="surrogateescape"), Text) if isinstance(name, str) else literal(name)
         connection.execute(update(recipients).where(recipients.c.destination == damaged).values(destination=""))
-        connection.execute(delete(destinations).where(destinations.c.name == damaged))
+        found = connection.execute(delete(destinations).where(destinations.c.name == damaged)).rowcount
         lower_destinations(connection, {"": 0.0})
+        if are_listed and not found:
+            _rebuild(connection)
 
 
 def _bring_forward(connection: Connection, name: str, now: float, farthest: float) -> None:

@@ -184,8 +184,9 @@ class TestDamage:
         assert {claim.message.id for claim in await queue.claim(10)} == {ids[0], ids[2]}
         assert "was set aside" in caplog.text
 
+    @pytest.mark.parametrize("name", ["'x.example'", "CAST(x'ff' AS TEXT)"])
     async def test_an_index_that_has_something_else_than_its_table_is_made_anew(
-        self, queue: Queue, tmp_path: Path, caplog: pytest.LogCaptureFixture
+        self, queue: Queue, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
     ) -> None:
         await put(queue, recipients=to("a@x.example"))
         (claim,) = await queue.claim(10)
@@ -194,6 +195,7 @@ class TestDamage:
         forget = "DELETE FROM sqlite_schema WHERE name = 'destinations_due'"
         with sqlite3.connect(tmp_path / "queue.db") as database:
             index = database.execute("SELECT * FROM sqlite_schema WHERE name = 'destinations_due'").fetchone()
+            database.execute(f"UPDATE destinations SET name = {name} WHERE name = 'x.example'")
             database.executescript(f"PRAGMA writable_schema = 1; {forget};")
         database.close()
         with sqlite3.connect(tmp_path / "queue.db") as database:
@@ -205,6 +207,9 @@ class TestDamage:
             await queue.wait()
         assert [claim.message.id for claim in claims] == [id]
         assert "made anew" in caplog.text
+        caplog.clear()
+        assert await queue.claim(10) == []
+        assert not caplog.records
 
     async def test_it_stays_aside_when_the_queue_is_opened_again(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
