@@ -7,7 +7,8 @@ What could go wrong, and why it does not:
   a loop, and the mail bounces. We are known by name, and by address.
 - *A domain's owner has us talk to machines that they cannot reach*: an exchanger at 127.0.0.1 or 169.254.169.254. Such
   addresses are nobody's exchanger; a route that the administrator has written may lead there.
-- *A domain lists a thousand exchangers.* Only the best ones count.
+- *A domain lists a thousand exchangers, and each of them thousands of addresses.* Only the best ones, and some of their
+  addresses, are looked at: whether one is ours the kernel is asked, and meanwhile everybody waits.
 - *A failure of the DNS is taken for an answer.* Only the domain's own word (there is no such name; it takes no mail) is
   final. All else may be better later.
 """
@@ -31,8 +32,11 @@ SMTP_PORT = 25
 MAX_EXCHANGERS = 20
 """How many exchangers of one domain are looked at: more than any has that wants its mail."""
 
+MOST_LOOKED_AT = 20
+"""How many addresses of one host are looked at: an answer of the DNS has room for thousands."""
+
 MAX_ADDRESSES = 4
-"""How many addresses of one host are tried."""
+"""How many of them are tried."""
 
 
 class NoRoute(Exception):
@@ -162,7 +166,7 @@ class Router:
             for host, addresses in looked_up.items():
                 accepted = list(filter(self._accepts, addresses or ()))
                 if accepted:
-                    found.append(Host(host, _in_turn(accepted), self._port))
+                    found.append(Host(host, tuple(map(str, accepted[:MAX_ADDRESSES])), self._port))
         if found:
             return found
         if failures:
@@ -215,12 +219,12 @@ class Router:
             left -= len(group)
 
     async def _look_up_all(self, hosts: Iterable[str]) -> Mapping[str, Sequence[IPAddress] | None]:
-        """The addresses of each, in the order of `hosts`; None where the DNS has failed."""
+        """The addresses of each, in the order in which to try them; None where the DNS has failed."""
         found: dict[str, Sequence[IPAddress] | None] = dict.fromkeys(hosts)
 
         async def look_up(host: str) -> None:
             try:
-                found[host] = [_unmapped(address) for address in await self._resolver.addresses(host)]
+                found[host] = _in_turn(map(_unmapped, await self._resolver.addresses(host)))[:MOST_LOOKED_AT]
             except NoSuchName:
                 found[host] = ()
             except DNSFailure:
@@ -241,9 +245,9 @@ def _plain(host: str) -> str:
     return host.lower().rstrip(".")
 
 
-def _in_turn(addresses: Sequence[IPAddress]) -> tuple[str, ...]:
+def _in_turn(addresses: Iterable[IPAddress]) -> list[IPAddress]:
     """IPv6 and IPv4 in turn, so that one of them that does not work costs one attempt alone."""
-    six = [address for address in addresses if address.version == 6]
-    four = [address for address in addresses if address.version == 4]
-    mixed = chain.from_iterable(zip_longest(six, four))
-    return tuple(str(address) for address in mixed if address is not None)[:MAX_ADDRESSES]
+    by_version: dict[int, list[IPAddress]] = {6: [], 4: []}
+    for address in addresses:
+        by_version[address.version].append(address)
+    return [address for address in chain.from_iterable(zip_longest(*by_version.values())) if address is not None]

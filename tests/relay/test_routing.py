@@ -10,6 +10,7 @@ import pytest
 from asyncnet.relay.routing import (
     MAX_ADDRESSES,
     MAX_EXCHANGERS,
+    MOST_LOOKED_AT,
     DNSFailure,
     Exchanger,
     Host,
@@ -164,6 +165,16 @@ class TestLoops:
         assert [host.name for host in await hosts(self.RECORDS, ourselves=everywhere)] == ["a.example"]
         assert (await refused(Names(), "[IPv6:2001:db8::2]", ourselves=everywhere)).enhanced == "5.4.6"
         assert len(await hosts(self.RECORDS, ourselves=Ourselves())) == 3
+
+    async def test_a_host_of_thousands_of_addresses_does_not_have_us_ask_about_each(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[str] = []
+        monkeypatch.setattr("asyncnet.relay.routing.is_own", asked.append)
+        many = [f"192.0.{number >> 8}.{number & 255}" for number in range(4000)] + ["2001:db8::1"]
+        (host,) = await hosts(Names({}, {"example.org": many}), ourselves=Ourselves(everywhere=True))
+        assert len(asked) == MOST_LOOKED_AT
+        assert host.addresses == ("2001:db8::1", *many[: MAX_ADDRESSES - 1])
 
 
 class TestTricks:
