@@ -170,7 +170,6 @@ class _Way:
 
     def go_back(self, door: Door) -> None:
         """Have that one tried again, on another connection."""
-        self.is_begun = True
         if self.doors is not None:
             self.doors.insert(0, door)
 
@@ -223,6 +222,7 @@ class SMTPCourier:
         Raises `Unreachable`.
         """
         if self._is_connected and self._door.url.host not in way.asked:
+            way.is_begun = True
             return
         if way.doors is None:
             way.doors = await self._find_doors()
@@ -280,7 +280,7 @@ class SMTPCourier:
                 found = await self._transaction(self._client, replace(parcel, recipients=some))
             except _BrokenOff as exc:
                 await self.aclose()
-                if not is_kept:
+                if not is_kept or trio.current_time() >= way.until:
                     verdicts.update({index: exc.verdict for index in left if index not in verdicts})
                     return [*put_off, *left]
             else:

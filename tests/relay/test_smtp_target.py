@@ -380,6 +380,17 @@ class TestDoors:
                 assert codes(await hand_over(made, parcel())) == [250]
         assert host.connections == 2
 
+    async def test_but_not_where_there_is_no_time_left_for_that(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It has listened to us, and is not down."""
+        monkeypatch.setattr("asyncnet.relay.smtp_target.PATIENCE", 0)
+        host = Host()
+        async with courier(host) as made:
+            assert codes(await hand_over(made, parcel())) == [250]
+            host.replies["RCPT"] = ""
+            (verdict,) = await hand_over(made, parcel())
+        assert str(verdict.reply).startswith("451 4.4.2 The conversation with the host broke off")
+        assert host.connections == 1
+
     async def test_one_that_breaks_off_might_do_better_whatever_the_others_say(self) -> None:
         async with courier(Host({"MAIL": ""}), Host({"greeting": "554 no mail"})) as made:
             (verdict,) = await hand_over(made, parcel())
