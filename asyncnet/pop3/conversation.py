@@ -224,6 +224,9 @@ class Conversation:
         argument = command.argument if declaration.most > 2 else " ".join(command.argument.split())
         try:
             return await declaration.run(self, argument)
+        except LimitExceeded:
+            self.is_ending = True  # nobody finds the end of that line
+            return None
         except RemoteProtocolError as exc:
             if self.stream.is_closed:
                 raise

@@ -70,6 +70,12 @@ class TestLines:
             await peer.err("a" * 20_000, "A response has at most")
             await peer.log_in()
 
+    async def test_one_without_an_end_ends_the_connection_and_is_no_command(self) -> None:
+        async with connected(POP3Handler(boxes(*MAILS), Users(), limits=POP3Limits(skipped=20_000))) as peer:
+            assert await peer.do("AUTH PLAIN") == "+ "
+            await peer.script.send(b"a" * 50_000 + b"\r\nNOOP\r\n")
+            await peer.script.expect_end()
+
     async def test_a_good_command_between_starts_the_count_again(self) -> None:
         async with logged_in(limits=POP3Limits(errors=2)) as peer:
             for _ in range(5):
