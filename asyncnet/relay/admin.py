@@ -53,7 +53,7 @@ class QueueAdmin:
     def find(self, selection: Selection = Selection()) -> Iterator[Listed]:
         """The messages, the oldest first, as long as the queue may be: they are read in steps."""
         for keys in self._steps(selection):
-            with self._database.transaction() as connection:
+            with self._database.transaction(reads=True) as connection:
                 found = _read(connection, keys)
             yield from found
 
@@ -102,7 +102,7 @@ class QueueAdmin:
             statement = statement.where(exists().where((recipients.c.message == messages.c.key) & is_there))
         last = -1
         while True:
-            with self._database.transaction() as connection:
+            with self._database.transaction(reads=True) as connection:
                 found = connection.scalars(statement.where(messages.c.key > last)).all()
             keys = [key for key in found if key > last]  # a damaged database may find others, and for ever
             if not keys:

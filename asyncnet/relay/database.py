@@ -1,8 +1,8 @@
 """The queue's database in SQLite, and all that is SQLite's own: another database takes this module's place.
 
 WAL mode with `synchronous=FULL`: when a commit returns, an fsync of the log has made it durable, and readers in other
-processes wait for no writer. Every transaction takes the write lock at its start (BEGIN IMMEDIATE): one that took it
-later could fail in the middle because somebody else was faster.
+processes wait for no writer, and no writer for them. Every transaction that writes takes the lock for that at its start
+(BEGIN IMMEDIATE): one that took it later could fail in the middle because somebody else was faster.
 """
 
 from __future__ import annotations
@@ -99,13 +99,13 @@ class Database:
             raise _explained(error, path) from error
 
     @contextmanager
-    def transaction(self) -> Iterator[Connection]:
-        """All or nothing. When the block has been left, it is on the disk.
+    def transaction(self, *, reads: bool = False) -> Iterator[Connection]:
+        """All or nothing. When the block has been left, it is on the disk. What only `reads` keeps nobody from writing.
 
         Raises OSError for what is the disk's fault and no statement's: with ENOSPC where there is no room.
         """
         try:
-            with self._connection.begin():
+            with self._connection.execution_options(reads=reads).begin():
                 yield self._connection
         except DBAPIError as error:
             code = getattr(error.orig, "sqlite_errorcode", 0)
@@ -126,7 +126,7 @@ class Database:
 
     def _check_tables(self) -> None:
         """Find out now whether the disk has changed what they are."""
-        with self._connection.begin():
+        with self._connection.execution_options(reads=True).begin():
             for table in schema.metadata.sorted_tables:
                 self._connection.execute(table.select().limit(0))
 
@@ -202,7 +202,7 @@ def _engine(raw: sqlite3.Connection) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.exec_driver_sql("BEGIN" if connection.get_execution_options()["reads"] else "BEGIN IMMEDIATE")
 
     return engine
 

@@ -11,9 +11,10 @@ import pytest
 from asyncnet.errors import ConfigurationError
 from asyncnet.relay import admin as admin_module
 from asyncnet.relay import schema
-from asyncnet.relay.admin import QueueAdmin, Selection, open_admin
+from asyncnet.relay.admin import Listed, QueueAdmin, Selection, open_admin
 from asyncnet.relay.messages import DamagedContent, format_id, parse_id
 from asyncnet.relay.queue import Queue, open_queue
+from asyncnet.relay.sql import Connection
 from tests.relay.use import ENVELOPE, LATER, LONG, Clock, content, deferred, delivered, files, put, to
 
 
@@ -50,6 +51,30 @@ async def test_all_are_told_in_their_order_however_many(
     assert [message.id for message, _ in admin.find(Selection(keys))] == [ids[3], ids[5]]
     assert len(admin.remove(Selection(destination="x1.example"))) == 5
     assert [message.id for message, _ in admin.find()] == ids[::2]
+
+
+@pytest.mark.parametrize("selection", [Selection(), Selection(destination="x.example")])
+async def test_looking_waits_for_no_relay_and_no_relay_waits_for_it(
+    queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, selection: Selection
+) -> None:
+    monkeypatch.setattr("asyncnet.relay.database.LOCK_PATIENCE", 0)
+    await put(queue, recipients=to("a@x.example"))
+    relay = sqlite3.connect(tmp_path / "queue.db", timeout=0, isolation_level=None)
+    relay.execute("BEGIN IMMEDIATE")
+    with open_admin(tmp_path) as admin:
+        assert len(list(admin.find(selection))) == 1
+        relay.execute("ROLLBACK")
+        read = admin_module._read
+
+        def read_while_it_writes(connection: Connection, keys: list[int]) -> list[Listed]:
+            found = read(connection, keys)
+            relay.execute("BEGIN IMMEDIATE")
+            relay.execute("ROLLBACK")
+            return found
+
+        monkeypatch.setattr(admin_module, "_read", read_while_it_writes)
+        assert len(list(admin.find(selection))) == 1
+    relay.close()
 
 
 async def test_what_failed_is_tried_at_once(queue: Queue, admin: QueueAdmin, clock: Clock) -> None:
