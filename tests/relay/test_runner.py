@@ -105,9 +105,8 @@ class Relayed:
 
     async def until(self, is_so: Callable[[list[str]], bool]) -> None:
         """Wait until the states of all recipients in the queue are as `is_so` says."""
-        with trio.fail_after(20):
-            while not is_so(await self.states()):
-                await trio.sleep(0.005)
+        while not is_so(await self.states()):
+            await trio.sleep(0.005)
 
     async def states(self) -> list[str]:
         return await trio.to_thread.run_sync(self._states)
