@@ -18,19 +18,22 @@ import dns.message
 import dns.rcode
 import dns.rrset
 
+SOON = 0.5
+"""How long, in seconds, an answer is waited for that does not come."""
+
 Answers = Callable[[str, str], list[str] | dns.rcode.Rcode | bytes | None]
 """What is said to a name and a type: records, as in a zone's file ("@": the name that was asked for), a failure, any
 bytes, or nothing."""
 
 
 @asynccontextmanager
-async def name_server(answers: Answers) -> AsyncIterator[DNSResolver]:
+async def name_server(answers: Answers, timeout: float = 50) -> AsyncIterator[DNSResolver]:
     """Who asks a server that answers so."""
     with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as sock:
         await sock.bind(("127.0.0.1", 0))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_serve, sock, answers)
-            yield DNSResolver(["127.0.0.1"], port=sock.getsockname()[1], timeout=0.5)
+            yield DNSResolver(["127.0.0.1"], port=sock.getsockname()[1], timeout=timeout)
             nursery.cancel_scope.cancel()
 
 
@@ -66,15 +69,15 @@ def zone(**records: list[str]) -> Answers:
     return answers
 
 
-async def hosts(answers: Answers, domain: str = "mail.test") -> list[Host]:
+async def hosts(answers: Answers) -> list[Host]:
     async with name_server(answers) as resolver:
-        return list(await Router(resolver, shuffle=list.sort).hosts(domain))
+        return list(await Router(resolver, shuffle=list.sort).hosts("mail.test"))
 
 
-async def refused(answers: Answers, domain: str = "mail.test") -> str:
-    async with name_server(answers) as resolver:
+async def refused(answers: Answers, timeout: float = 50) -> str:
+    async with name_server(answers, timeout) as resolver:
         try:
-            await Router(resolver).hosts(domain)
+            await Router(resolver).hosts("mail.test")
         except NoRoute as exc:
             return exc.enhanced
     raise AssertionError("there is a way")
@@ -128,7 +131,7 @@ async def test_an_exchanger_that_is_an_alias_is_found() -> None:
     ids=lambda said: str(said)[:20],
 )
 async def test_what_is_no_answer_puts_the_mail_off(said: list[str] | dns.rcode.Rcode | bytes | None) -> None:
-    assert await refused(lambda name, kind: said) == "4.4.3"
+    assert await refused(lambda name, kind: said, SOON) == "4.4.3"
 
 
 async def test_records_that_nobody_asked_for_lead_nowhere() -> None:
@@ -159,6 +162,6 @@ async def test_a_name_that_cannot_exist_does_not(name: str) -> None:
 
 
 async def test_who_says_nothing_has_failed() -> None:
-    async with name_server(lambda name, kind: None) as resolver:
+    async with name_server(lambda name, kind: None, SOON) as resolver:
         with pytest.raises(DNSFailure):
             await resolver.addresses("mx.test")
