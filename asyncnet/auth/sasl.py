@@ -57,7 +57,7 @@ class LoginUnavailable(AsyncnetError):
 # Servers
 
 
-async def _asked(answer: Awaitable[T]) -> T:
+async def asked(answer: Awaitable[T]) -> T:
     """What an authenticator answers. Raises `LoginUnavailable` where it fails: that is no fault of the protocol's."""
     try:
         return await answer
@@ -72,7 +72,7 @@ async def offered_mechanisms(users: Authenticator, *, passwords: bool) -> tuple[
     An authenticator that has SCRAM keys has some for any name, so that it does not matter which one it is asked for.
     """
     try:
-        keys = await _asked(users.scram_keys("postmaster"))
+        keys = await asked(users.scram_keys("postmaster"))
     except LoginUnavailable:
         keys = None
     return (*((SCRAM,) if keys is not None else ()), *((PLAIN, LOGIN) if passwords else ()))
@@ -113,7 +113,7 @@ async def _verify(
     authorized, name, password = credentials
 
     async def check() -> Identity | None:
-        identity = await _asked(users.verify(name, password, peer=peer))
+        identity = await asked(users.verify(name, password, peer=peer))
         return identity if authorized in ("", name) else None
 
     return await logins.attempt(check)
@@ -139,7 +139,7 @@ async def _log_in_by_scram(
     users: Authenticator, logins: Logins, challenge: Challenge, initial: bytes | None
 ) -> Identity | None:
     exchange = ScramServer(initial if initial is not None else await challenge(b""))
-    keys = await _asked(users.scram_keys(exchange.name))
+    keys = await asked(users.scram_keys(exchange.name))
     if keys is None or keys.mechanism != SCRAM:
         keys = _nobodys_keys(exchange.name)
     signature = exchange.check(await challenge(exchange.challenge(keys)))

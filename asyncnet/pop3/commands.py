@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
-from asyncnet.auth.sasl import decode_initial, log_in, offered_mechanisms
+from asyncnet.auth.sasl import asked, decode_initial, log_in, offered_mechanisms
 from asyncnet.errors import RemoteProtocolError
 from asyncnet.mailbox.storage import Message
 from asyncnet.pop3.session import Phase, Session
@@ -75,7 +75,7 @@ async def password(conversation: Conversation, argument: str) -> Reply:
     if name is None or not conversation.takes_passwords:
         return _not_in_the_clear(conversation)
     with trio.fail_at(conversation.login_by):  # others of its address may be waiting, too
-        identity = await conversation.logins.attempt(lambda: users.verify(name, argument, peer=peer))
+        identity = await conversation.logins.attempt(lambda: asked(users.verify(name, argument, peer=peer)))
     return await conversation.log_in(identity)
 
 

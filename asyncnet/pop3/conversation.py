@@ -20,7 +20,7 @@ import trio
 
 from asyncnet.auth.guard import Logins, passwords_allowed
 from asyncnet.auth.identity import Identity
-from asyncnet.auth.sasl import decode_response, encode_response
+from asyncnet.auth.sasl import LoginUnavailable, decode_response, encode_response
 from asyncnet.connection import busy, idle
 from asyncnet.errors import LimitExceeded, ReceiveTimeout, RemoteProtocolError
 from asyncnet.mailbox.storage import Flag, Mailbox, Message
@@ -236,6 +236,8 @@ class Conversation:
         except trio.TooSlowError:
             self.is_ending = True  # it is as if nothing had come in time
             return None
+        except LoginUnavailable:
+            return err("Logins cannot be checked at the moment: try later.", "SYS/TEMP")
         except OSError as exc:
             return failure(exc, has_mailbox=self.session.phase is Phase.TRANSACTION)
 

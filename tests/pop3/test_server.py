@@ -13,6 +13,7 @@ import trio
 
 from asyncnet.auth.guard import LoginGuard
 from asyncnet.auth.sasl import client_mechanisms, encode_initial
+from asyncnet.auth.scram import ScramKeys
 from asyncnet.errors import ConfigurationError
 from asyncnet.limits import Timeouts
 from asyncnet.mailbox.maildir import Maildirs
@@ -135,6 +136,27 @@ class TestLogin:
             assert "inner detail" not in answer
             await peer.ok("USER anna")
             await peer.err("PASS anna", "[SYS/TEMP]")  # and not IN-USE: the lock is free again
+
+    @pytest.mark.parametrize("scram", [True, False])
+    @pytest.mark.parametrize("error", [OSError, KeyError])
+    async def test_where_users_cannot_be_asked_nobody_hears_that_a_password_is_wrong(
+        self, scram: bool, error: type[Exception], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Gone(Users):
+            async def verify(self, name: str, password: str, *, peer: object) -> None:
+                raise error("no directory")
+
+            async def scram_keys(self, name: str) -> ScramKeys | None:
+                if scram:
+                    raise error("no directory")
+                return await super().scram_keys(name)
+
+        async with connected(POP3Handler(boxes(*MAILS), Gone(), guard=LoginGuard(tries=1))) as peer:
+            for _ in range(3):
+                await peer.err("AUTH PLAIN AGFubmEAYW5uYQ==", "[SYS/TEMP]")
+                await peer.ok("USER anna")
+                await peer.err("PASS anna", "[SYS/TEMP]")
+        assert "no directory" in caplog.text
 
 
 class TestSASL:
