@@ -620,9 +620,7 @@ class TestTheEnd:
         async with relayed(tmp_path) as relay:
             assert await relay.states() == []
 
-    async def test_what_is_cut_off_leaves_what_is_known(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_what_is_cut_off_leaves_what_is_known(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("asyncnet.relay.runner.NOTING", math.inf)  # however slow the disk is
         begun = trio.Event()
 
