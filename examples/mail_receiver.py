@@ -41,7 +41,7 @@ async def save(folder: str, message: Message) -> str:
     try:
         mail = await message.parse()
         found = await trio.to_thread.run_sync(attachments, mail)  # a field is parsed when it is asked for
-        subject = mail["Subject"]
+        subject = await trio.to_thread.run_sync(mail.get, "Subject")
     except UNREADABLE as exc:
         raise Refused(554, "5.6.0", "Nobody can read this message.") from exc
     for name, data in found:

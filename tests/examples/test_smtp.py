@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import re
+import runpy
 import signal
 import smtplib
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.message import EmailMessage
+from email.parser import BytesParser
+from email.policy import EmailPolicy
 from pathlib import Path
 from typing import IO
 
 import argon2
 import pytest
+import trio
 import trustme
 from argon2.profiles import CHEAPEST
 
+from asyncnet.smtp.envelope import Envelope
 from asyncnet.smtp.message import parse_message
 from tests.cli.test_send import post_office
-from tests.examples.running import ANYWHERE
+from tests.examples.running import ANYWHERE, ROOT
 from tests.examples.test_getfile import ENVIRONMENT, SECONDS, example
 
 
@@ -90,6 +96,23 @@ def test_mail_that_nobody_can_read_is_refused_for_good_and_keeps_no_other(tmp_pa
             smtp.send_message(message, "anna@example.org", ["me@example.org"])
         assert next(lines) == "'\\x1b[2J' from anna@example.org: 1 saved\n"
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"report"]
+
+
+async def test_no_field_of_a_stranger_is_parsed_where_all_others_wait(tmp_path: Path) -> None:
+    class Watched(EmailPolicy):
+        def header_fetch_parse(self, name: str, value: str) -> object:
+            assert threading.current_thread() is not threading.main_thread()
+            return super().header_fetch_parse(name, value)
+
+    class Message:
+        envelope = Envelope(None)
+
+        async def parse(self) -> EmailMessage:
+            content = b"Subject: hello\r\n" + PART % b"X: y"
+            return await trio.to_thread.run_sync(BytesParser(EmailMessage, policy=Watched()).parsebytes, content)
+
+    save = runpy.run_path(str(ROOT / "examples" / "mail_receiver.py"))["save"]
+    assert await save(str(tmp_path), Message()) == "0 attachments saved"
 
 
 def test_users_submit_mail_that_a_smarthost_gets(tmp_path: Path) -> None:
