@@ -19,6 +19,11 @@ def test_others_are_not(host: str) -> None:
     assert not is_own(host)
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "224.0.0.1", "ff02::1", "255.255.255.255"])
+def test_nor_are_those_of_several(host: str) -> None:
+    assert not is_own(host)
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "192.0.2.1", "2001:db8::1"])
 def test_where_a_socket_can_have_any_nobody_knows(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     """net.ipv4.ip_nonlocal_bind, as machines have it that take over others' addresses."""
