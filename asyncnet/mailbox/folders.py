@@ -70,12 +70,14 @@ class Folders:
 
 
 @contextmanager
-def opened_folders(path: str) -> Iterator[Folders]:
-    """The folders of the Maildir at `path`, made where they are missing, for as long as the block lasts."""
+def opened_folders(path: str, *, create: bool = True) -> Iterator[Folders]:
+    """The folders of the Maildir at `path`, for as long as the block lasts; `create` makes those that are missing."""
     with ExitStack() as stack:
         try:
             root = _open_folder(path)
         except FileNotFoundError:
+            if not create:
+                raise
             make_folder_at(path)
             root = _open_folder(path)
         stack.callback(os.close, root)
@@ -84,6 +86,8 @@ def opened_folders(path: str) -> Iterator[Folders]:
             try:
                 folder = _open_folder(name, root)
             except FileNotFoundError:
+                if not create:
+                    raise
                 make_folder(name, root)
                 folder = _open_folder(name, root)
             stack.callback(os.close, folder)

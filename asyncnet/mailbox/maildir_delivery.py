@@ -95,7 +95,7 @@ class MaildirIncoming:
             self._write_through(self._buffer)
             self._append(self._lines.end())
             os.fsync(self._file)
-            with opened_folders(self._path) as folders:
+            with opened_folders(self._path, create=False) as folders:  # it may have been removed, and stays so
                 self._check_room(folders, self._size)
                 taken = self._take_name(folders)
         except BaseException:
@@ -125,7 +125,7 @@ class MaildirIncoming:
     def _leave(self) -> None:
         """Leave nothing in `tmp`; what stays there all the same is swept out some day."""
         os.close(self._file)
-        with suppress(OSError), opened_folders(self._path) as folders:
+        with suppress(OSError), opened_folders(self._path, create=False) as folders:
             os.unlink(self._unique, dir_fd=folders.tmp)
 
     def _check_open(self) -> None:

@@ -6,6 +6,7 @@ import errno
 import mailbox as stdlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -480,6 +481,19 @@ async def test_where_the_mailboxes_have_gone_nobody_is_said_to_have_none(tmp_pat
     (tmp_path / "root").write_bytes(b"no folder")
     with fails(errno.ENOTDIR):
         await boxes.of("anna")
+
+
+@pytest.mark.parametrize("end", ["commit", "abort"])
+async def test_one_that_is_removed_while_mail_comes_is_not_there_again(path: Path, box: Maildir, end: str) -> None:
+    incoming = await box.deliver()
+    await incoming.write(b"Subject: x\r\n\r\nx\r\n")
+    shutil.rmtree(path)
+    if end == "abort":
+        await incoming.abort()
+    else:
+        with fails(errno.ENOENT):
+            await incoming.commit()
+    assert not path.exists()
 
 
 async def test_a_name_that_is_too_long_for_a_folder_is_nobodys(tmp_path: Path) -> None:
