@@ -22,6 +22,9 @@ from asyncnet.beneath_changes import Place
 STALE = 36 * 3600
 """After how many seconds nobody is at work any more at a file in `tmp`: what the Maildir's inventor has settled."""
 
+PARTS = ("tmp", "new", "cur")
+"""The folders of a Maildir, in the order in which they are made."""
+
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _HOST = "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in os.uname().nodename)[:20]
@@ -82,7 +85,7 @@ def opened_folders(path: str, *, create: bool = True) -> Iterator[Folders]:
             root = _open_folder(path)
         stack.callback(os.close, root)
         below = []
-        for name in ("tmp", "new", "cur"):
+        for name in PARTS:
             try:
                 folder = _open_folder(name, root)
             except FileNotFoundError:
@@ -106,7 +109,8 @@ def is_maildir(path: str) -> bool:
         try:
             return stat.S_ISDIR(os.lstat(os.path.join(path, "new")).st_mode)
         except FileNotFoundError:
-            return {"tmp", "new", "cur"}.issuperset(os.listdir(path))  # another delivery may be making them
+            with os.scandir(path) as found:  # whose first other name is enough, of however many
+                return all(entry.name in PARTS for entry in found)  # another delivery may be making them
     except (FileNotFoundError, NotADirectoryError):
         return False
 

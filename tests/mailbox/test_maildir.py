@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -457,6 +458,31 @@ async def test_a_folder_that_is_no_maildir_is_nobodys_until_it_is_made_one(tmp_p
         await deliver(await there.of(user))
     await made.of("backup")
     await deliver(await there.of("backup"))
+
+
+async def test_of_what_is_no_maildir_not_all_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strangers ask for it as often as they like."""
+    read, scandir = 0, os.scandir
+    (tmp_path / "backup").mkdir()
+    for number in range(100):
+        (tmp_path / "backup" / f"{number}").touch()
+
+    @contextmanager
+    def counting(path: str) -> Iterator[Iterator[os.DirEntry[str]]]:
+        def entries() -> Iterator[os.DirEntry[str]]:
+            nonlocal read
+            with scandir(path) as found:
+                for entry in found:
+                    read += 1
+                    yield entry
+
+        yield entries()
+
+    monkeypatch.setattr(os, "scandir", counting)
+    monkeypatch.setattr(os, "listdir", failing(errno.EIO))
+    with pytest.raises(LookupError):
+        await Maildirs(tmp_path).of("backup")
+    assert read == 1
 
 
 async def test_where_nobody_can_know_whether_a_maildir_is_there_it_is_not_said_to_be_missing(
