@@ -27,7 +27,7 @@ class Reply:
 
     code: int
     lines: tuple[str, ...] = ("",)
-    _line: bytes | None = field(default=None, init=False, repr=False, compare=False)  # as it is sent, if it is one
+    _sent: tuple[bool, bytes] | None = field(default=None, init=False, repr=False, compare=False)  # last time, and how
 
     @classmethod
     def of(cls, code: int, *lines: str) -> Reply:
@@ -79,16 +79,17 @@ class Reply:
 
         Raises `LocalProtocolError` if a line holds a CR, an LF or a NUL, or the code is none.
         """
-        if self._line is not None:
-            return self._line
+        if self._sent is not None and self._sent[0] is every_line_coded:
+            return self._sent[1]
+        encoded = self._encode(every_line_coded)
+        object.__setattr__(self, "_sent", (every_line_coded, encoded))  # servers say the same again and again
+        return encoded
+
+    def _encode(self, every_line_coded: bool) -> bytes:
         if not 100 <= self.code <= 599:
             raise LocalProtocolError(f"{self.code} is no reply code")
-        if len(self.lines) == 1 and _is_sendable(self.lines[0]):
-            whole = f"{self.code} {self.lines[0]}\r\n".encode("utf-8", "surrogateescape")
-            object.__setattr__(self, "_line", whole)  # servers say the same again and again
-            return whole
         for line in self.lines:
-            if not _UNSENDABLE.isdisjoint(line):
+            if not _is_sendable(line):
                 raise LocalProtocolError(f"a line of a reply holds a line end or NUL: {line!r}")
         *before, last = self.lines
         sent = []
@@ -99,9 +100,7 @@ class Reply:
 
 
 _match_enhanced = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |$)").match
-_UNSENDABLE = frozenset("\r\n\0")
 _is_sendable = re.compile(r"[^\r\n\0]*").fullmatch
-"""What nearly all replies are, which have one line."""
 
 # RFC 959 section 4.2, RFC 5321 section 4.2: the first digit is 1 to 5, the second 0 to 5. Servers of FTP go beyond that
 # (RFC 2228 has 6yz), and some leave the text and its space out.

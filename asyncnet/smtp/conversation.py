@@ -21,7 +21,7 @@ from asyncnet.errors import EndOfStream, LimitExceeded, ReceiveTimeout, RemotePr
 from asyncnet.printable import printable
 from asyncnet.replies import Reply
 from asyncnet.smtp.declarations import Argument
-from asyncnet.smtp.delivery import Refused, Role
+from asyncnet.smtp.delivery import Refused
 from asyncnet.smtp.extensions import Extensions
 from asyncnet.smtp.incoming import Incoming
 from asyncnet.smtp.session import Session
@@ -176,8 +176,7 @@ class Conversation:
 
     async def run(self) -> None:
         """Greet, and answer commands until the client or the service has had enough."""
-        kind = "LMTP" if self.server.role is Role.LMTP else "ESMTP"
-        self.say(Reply.of(220, f"{self.server.hostname} {kind} asyncnet"))
+        self.say(self.server.greeting)
         try:
             try:
                 while not self.is_ending and (line := await self._next_line()) is not None:

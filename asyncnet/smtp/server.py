@@ -87,6 +87,7 @@ class SMTPHandler:
         self.guard = guard or LoginGuard()
         self.commands = {verb: one for verb, one in COMMANDS.items() if role in one.roles}
         """Those that a server of this role knows."""
+        self.greeting = Reply.of(220, f"{self.hostname} {'LMTP' if role is Role.LMTP else 'ESMTP'} asyncnet")
         self.hellos: dict[tuple[bool, tuple[str, ...]], Reply] = {}
         """What EHLO and LHLO are answered, by what is offered of TLS and logins."""
         self.smtp_limits = limits

@@ -463,6 +463,9 @@ class TestHostsThatAreDown:
                 await self.host.go_on.wait()
                 await self.host.hand_over(parcel, verdicts)
 
+            async def aclose(self) -> None:
+                self.host.connected.discard(self)
+
         host = Full()
         async with relayed(tmp_path, RelayLimits(per_destination=5), one=host) as relay:
             for number in range(30):
