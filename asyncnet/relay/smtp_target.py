@@ -207,7 +207,7 @@ class SMTPCourier:
     @property
     def _host(self) -> str:
         """What the host is called that the connection leads to."""
-        return self._door.url.host or str(self._door.url)
+        return self._door.url.host or _HERE
 
     async def _find_doors(self) -> list[Door]:
         """Where an attempt may lead, the best first. Raises `Unreachable`."""
@@ -412,8 +412,12 @@ async def _source(parcel: Parcel) -> Source:
         return b"".join([piece async for piece in pieces])
 
 
+_HERE = "localhost"
+"""What a host at a Unix socket is called: its path is not for those who read reports."""
+
+
 def _shown(door: Door) -> str:
-    """Where it leads, for logs and for senders, who need not know as whom we log in there."""
+    """Where it leads, for logs; with nothing of whom we log in as."""
     url = replace(door.url, user=None, password=None)
     return f"{url}" if door.address is None else f"{url} at {door.address}"
 
@@ -430,7 +434,8 @@ def _unreachable(failures: Sequence[tuple[Door, BaseException]]) -> Unreachable:
         return Unreachable(coded(451, "4.4.1", f"The host does not want to talk: {exc}"))
     if isinstance(exc, NotSupported):
         return Unreachable(coded(451, "4.7.5", f"There is no connection that is safe enough: {exc}"))
-    return Unreachable(coded(451, "4.4.1", f"No host can be reached: {_shown(door)}: {_why(exc)}"))
+    where = _shown(door) if door.url.host else _HERE
+    return Unreachable(coded(451, "4.4.1", f"No host can be reached: {where}: {_why(exc)}"))
 
 
 def _why(exc: BaseException) -> str:

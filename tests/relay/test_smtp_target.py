@@ -422,6 +422,10 @@ class TestDoors:
         assert "joe" not in str(error.reply)
         assert str(error.reply).endswith(": Connection refused")
 
+    async def test_nor_a_path_of_ours(self, tmp_path: Path) -> None:
+        error = await refused(to_host(parse_url(f"lmtp+unix:{tmp_path}/lmtp"), PLAIN).courier())
+        assert str(error.reply) == "451 4.4.1 No host can be reached: localhost: No such file or directory"
+
     async def test_a_host_has_so_long_to_say_hello(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("asyncnet.relay.smtp_target.LONGEST_HELLO", 0)
         slow, host = Host(), Host()
@@ -602,7 +606,7 @@ async def test_lmtp_answers_for_each_recipient() -> None:
         await made.aclose()
 
 
-async def test_a_host_at_a_unix_socket_is_called_by_that(tmp_path: Path) -> None:
+async def test_a_host_at_a_unix_socket_is_one_of_this_machine(tmp_path: Path) -> None:
     url = f"lmtp+unix:{tmp_path}/lmtp"
     async with trio.open_nursery() as nursery:
         await nursery.start(serve, Host(), f"unix:{tmp_path}/lmtp")
@@ -610,7 +614,7 @@ async def test_a_host_at_a_unix_socket_is_called_by_that(tmp_path: Path) -> None
         (verdict,) = await hand_over(made, parcel())
         await made.aclose()
         nursery.cancel_scope.cancel()
-    assert (verdict.reply.code, verdict.host) == (250, url)
+    assert (verdict.reply.code, verdict.host) == (250, "localhost")
 
 
 def test_a_recipient_is_what_the_parcel_says() -> None:
