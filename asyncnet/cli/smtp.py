@@ -117,6 +117,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="of each user, and of each address that nobody has logged in from; more have to come again later",
     )
     who.add_argument("--max-size", metavar="SIZE", type=size, help="of a message (default: 50M)")
+    who.add_argument(
+        "--normalise-from",
+        metavar="NET",
+        action="append",
+        type=network,
+        default=[],
+        help="clients whose lines end with LF alone, and are put right; those of all others are refused; repeat",
+    )
 
     out = parser.add_argument_group("how mail goes on, with --spool; TIME is 90, 90s, 5m, 1h")
     out.add_argument("--hostname", metavar="NAME", help="what this host calls itself (default: its own name)")
@@ -177,6 +185,7 @@ def make_handler(args: argparse.Namespace) -> SMTPHandler:
         "tls": begun_tls(args, "smtp"),
         "tls_required": args.require_tls,
         "insecure_auth": args.insecure_auth,
+        "normalise_from": args.normalise_from,
         "limits": SMTPLimits() if args.max_size is None else SMTPLimits(message=args.max_size),
     }
     if args.discard:

@@ -140,6 +140,19 @@ def test_who_submits_names_whole_domains(tmp_path: Path, mail: Path, users: Path
         assert [smtp.rcpt(one)[0] for one in ("carl@localhost", "postmaster", "carl@example.org")] == [250, 250, 250]
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_lines_are_put_right_for_those_who_were_named(tmp_path: Path, mail: Path, named: bool) -> None:
+    options = ("--spool", tmp_path / "spool", "--local", f"example.com={mail}")
+    more = ("--normalise-from", "127.0.0.0/8") if named else ()
+    with serving("smtp", "tcp://127.0.0.1:0", *options, *more) as service, client(service.ports[0]) as smtp:
+        smtp.mail("anna@example.org")
+        smtp.rcpt("carl@example.com")
+        smtp.docmd("DATA")
+        smtp.send(b"Subject: hello\n\nhow are you?\n\r\n.\r\n")
+        assert smtp.getreply()[0] == (250 if named else 554)
+        until(lambda: messages(mail / "carl") == ["hello"] * named)
+
+
 def test_what_has_its_250_arrives_though_both_ends_were_killed(tmp_path: Path, mail: Path) -> None:
     spool = ("--spool", tmp_path / "spool", "--trust", "127.0.0.1")
     there = ("--spool", tmp_path / "there", "--local", f"example.com={mail}")
