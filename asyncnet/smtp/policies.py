@@ -19,6 +19,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
+from typing import TypeAlias
 
 import trio
 
@@ -170,23 +171,34 @@ class KnownRecipients(Rule):
 
     def __init__(
         self,
-        known: Collection[str] | Callable[[MailAddress], Awaitable[bool]],
+        known: _Known,
         *,
         domains: Iterable[str] | None = None,
     ) -> None:
-        self._ask = known if callable(known) else None
-        self._known = frozenset() if callable(known) else frozenset(_key(MailAddress.parse(one)) for one in known)
+        self._is_known = _asked(known)
         self._domains = None if domains is None else _domains(domains)
 
     async def recipient(self, recipient: Recipient, envelope: Envelope, client: Client) -> Sequence[Recipient]:
         address = recipient.address
         is_ours = self._domains is None or address.ascii_domain in self._domains
-        if is_ours and address.local.lower() != "postmaster" and not await self._knows(address):
+        if is_ours and address.local.lower() != "postmaster" and not await self._is_known(address):
             raise Refused(550, "5.1.1", "Nobody here has this address.")
         return (recipient,)
 
-    async def _knows(self, address: MailAddress) -> bool:
-        return await self._ask(address) if self._ask is not None else _key(address) in self._known
+
+_Known: TypeAlias = Collection[str] | Callable[[MailAddress], Awaitable[bool]]
+
+
+def _asked(known: _Known) -> Callable[[MailAddress], Awaitable[bool]]:
+    """What is asked whether an address is known: a collection answers for itself. Raises ValueError."""
+    if callable(known):
+        return known
+    keys = frozenset(_key(MailAddress.parse(one)) for one in known)
+
+    async def is_known(address: MailAddress) -> bool:
+        return _key(address) in keys
+
+    return is_known
 
 
 def _key(address: MailAddress) -> tuple[str, str]:
@@ -207,13 +219,12 @@ class Aliases(Rule):
         self,
         aliases: Mapping[str, Iterable[str]],
         *,
-        known: Collection[str] | Callable[[MailAddress], Awaitable[bool]] = (),
+        known: _Known = (),
         separator: str | None = None,
     ) -> None:
         self._aliases: dict[tuple[str, str], list[MailAddress]] = {}
         self._catch_all: dict[str, list[MailAddress]] = {}
-        self._ask = known if callable(known) else None
-        self._known = frozenset() if callable(known) else frozenset(_key(MailAddress.parse(one)) for one in known)
+        self._is_known = _asked(known)
         self._separator = separator
         for name, targets in aliases.items():
             if isinstance(targets, str):
@@ -281,9 +292,7 @@ class Aliases(Rule):
         return self._catch_all.get(address.ascii_domain, [address])
 
     async def _knows(self, address: MailAddress) -> bool:
-        if self._ask is None:
-            return _key(address) in self._known
-        return (self._separator is not None or bool(self._catch_all)) and await self._ask(address)
+        return (self._separator is not None or bool(self._catch_all)) and await self._is_known(address)
 
 
 class QualifiedDomains(Rule):
