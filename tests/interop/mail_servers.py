@@ -120,6 +120,8 @@ def program(name: str, script: str, *, unpacked: bool = False) -> str:
 
 def in_own_mounts(folder: Path, users: list[str], steps: list[str], command: list[str]) -> list[str]:
     """The command with `users` in its /etc/passwd, each of them `OWNER` by another name, and after these steps."""
+    if shutil.which("unshare") is None:
+        pytest.skip("unshare is not installed")
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode != 0:
         pytest.skip("root may make no mount namespaces here")
     owner = pwd.getpwnam(OWNER)
